@@ -1,0 +1,236 @@
+//! The options as they were typed.
+//!
+//! clap parses them; before it sees them, long options that were cut to a unique prefix are written out, as
+//! getopt_long does: first among ntfsclone's own options and, only if none fits, among ours, so that an addition
+//! of ours never makes a script's prefix ambiguous.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// ntfsclone's long options, in the order of its help.
+const NTFSCLONE_OPTIONS: &[&str] = &[
+    "output",
+    "overwrite",
+    "save-image",
+    "restore-image",
+    "rescue",
+    "metadata",
+    "no-action",
+    "ignore-fs-check",
+    "new-serial",
+    "new-half-serial",
+    "preserve-timestamps",
+    "quiet",
+    "force",
+    "full-logfile",
+    "help",
+    "version",
+];
+
+/// Our additions.
+const OWN_OPTIONS: &[&str] = &["strict"];
+
+/// Those that take a value.
+const LONG_WITH_VALUE: &[&str] = &["output", "overwrite"];
+const SHORT_WITH_VALUE: &[u8] = b"oO";
+
+/// Clone, save, restore or rescue an NTFS volume, copying only the clusters in use.
+#[derive(Debug, Parser)]
+#[command(name = "ntfsrescue", version, max_term_width = 100, override_usage = "ntfsrescue [OPTIONS] SOURCE")]
+pub struct Args {
+    /// Write to FILE, which must not exist; '-' is standard output
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
+    pub output: Option<PathBuf>,
+
+    /// Write to FILE, a device or an existing file, replacing its content
+    #[arg(short = 'O', long, value_name = "FILE", allow_hyphen_values = true)]
+    pub overwrite: Option<PathBuf>,
+
+    /// Write the special image format
+    #[arg(short, long, overrides_with = "save_image")]
+    pub save_image: bool,
+
+    /// SOURCE is a special image; '-' is standard input
+    #[arg(short, long, overrides_with = "restore_image")]
+    pub restore_image: bool,
+
+    /// Go on after read errors: what cannot be read is marked BadSectoR
+    #[arg(long, overrides_with = "rescue")]
+    pub rescue: bool,
+
+    /// Copy metadata only
+    #[arg(short, long, overrides_with = "metadata")]
+    pub metadata: bool,
+
+    /// With --restore-image: check the image, write nothing
+    #[arg(short, long, overrides_with = "no_action")]
+    pub no_action: bool,
+
+    /// With --rescue or --metadata: go on although $Bitmap and the MFT disagree
+    #[arg(long, overrides_with = "ignore_fs_check")]
+    pub ignore_fs_check: bool,
+
+    /// Give the copy a new random serial number
+    #[arg(long, overrides_with = "new_serial")]
+    pub new_serial: bool,
+
+    /// Give the copy a serial number whose upper half is new
+    #[arg(long, overrides_with = "new_half_serial")]
+    pub new_half_serial: bool,
+
+    /// With --metadata: keep the timestamps
+    #[arg(short = 't', long, overrides_with = "preserve_timestamps")]
+    pub preserve_timestamps: bool,
+
+    /// With --metadata: keep the whole $LogFile
+    #[arg(long, overrides_with = "full_logfile")]
+    pub full_logfile: bool,
+
+    /// Go on although the volume is marked dirty
+    #[arg(short, long, overrides_with = "force")]
+    pub force: bool,
+
+    /// Show no progress
+    #[arg(short, long, overrides_with = "quiet")]
+    pub quiet: bool,
+
+    /// Exit with status 3 if anything was lost
+    #[arg(long, overrides_with = "strict")]
+    pub strict: bool,
+
+    /// The volume: a device or a file. With --restore-image: the image
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+}
+
+/// What was typed instead of options that make sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgsError {
+    /// A prefix of several options.
+    #[error("option '{typed}' is ambiguous; possibilities:{}", .candidates.iter().map(|name| format!(" '--{name}'")).collect::<String>())]
+    Ambiguous {
+        /// What was typed.
+        typed: String,
+        /// The options that begin so.
+        candidates: Vec<&'static str>,
+    },
+    /// What clap says: an error, or the text of --help or --version.
+    #[error(transparent)]
+    Clap(#[from] clap::Error),
+}
+
+impl Args {
+    /// Parses a command line; the first argument is the program's name.
+    pub fn parse_from_argv(argv: impl IntoIterator<Item = OsString>) -> Result<Args, ArgsError> {
+        Ok(Args::try_parse_from(expand_prefixes(argv)?)?)
+    }
+}
+
+/// Writes long options out. Values are left alone, and so is everything behind `--`.
+fn expand_prefixes(argv: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, ArgsError> {
+    let mut expanded = Vec::new();
+    let mut is_value = true; // the program's name
+    let mut only_names = false;
+    for arg in argv {
+        if is_value || only_names {
+            is_value = false;
+            expanded.push(arg);
+            continue;
+        }
+        let bytes = arg.as_bytes();
+        if bytes == b"--" {
+            only_names = true;
+            expanded.push(arg);
+        } else if let Some(long) = arg.to_str().and_then(|arg| arg.strip_prefix("--")) {
+            let (typed, value) = match long.split_once('=') {
+                Some((typed, value)) => (typed, Some(value)),
+                None => (long, None),
+            };
+            let name = complete(typed)?;
+            is_value = value.is_none() && LONG_WITH_VALUE.contains(&name);
+            let value = value.map(|value| format!("={value}")).unwrap_or_default();
+            expanded.push(format!("--{name}{value}").into());
+        } else {
+            if let [b'-', cluster @ ..] = bytes {
+                // The rest of the argument is the value of the first option that takes one.
+                let takes_value = cluster.iter().position(|option| SHORT_WITH_VALUE.contains(option));
+                is_value = takes_value.is_some_and(|at| at + 1 == cluster.len());
+            }
+            expanded.push(arg);
+        }
+    }
+    Ok(expanded)
+}
+
+/// The only option that begins with `typed`; what fits none is left for clap to refuse.
+fn complete(typed: &str) -> Result<&str, ArgsError> {
+    for options in [NTFSCLONE_OPTIONS, OWN_OPTIONS] {
+        if options.contains(&typed) {
+            return Ok(typed);
+        }
+        let candidates: Vec<_> = options.iter().copied().filter(|name| name.starts_with(typed)).collect();
+        match candidates.as_slice() {
+            [] => {}
+            [name] => return Ok(name),
+            _ => return Err(ArgsError::Ambiguous { typed: format!("--{typed}"), candidates }),
+        }
+    }
+    Ok(typed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, ArgsError> {
+        Args::parse_from_argv(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn every_option_is_known_to_the_prefixes() {
+        use clap::CommandFactory;
+        let mut known: Vec<_> = NTFSCLONE_OPTIONS.iter().chain(OWN_OPTIONS).copied().collect();
+        let command = Args::command();
+        let mut declared: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
+        declared.extend(["help", "version"]);
+        known.sort_unstable();
+        declared.sort_unstable();
+        assert_eq!(known, declared);
+    }
+
+    #[test]
+    fn short_options_combine_and_options_may_follow_the_source() {
+        let args = parse("p -qsfo x.img -qq /dev/sda1 --rescue --rescue").unwrap();
+        assert!(args.quiet && args.save_image && args.force && args.rescue);
+        assert_eq!((args.output, args.sources), (Some("x.img".into()), vec!["/dev/sda1".into()]));
+        assert_eq!(parse("p -sOx.img a").unwrap().overwrite, Some("x.img".into()));
+    }
+
+    #[test]
+    fn long_options_may_be_cut() {
+        let args = parse("p --sav --outp=x --resc --ig --st a").unwrap();
+        assert!(args.save_image && args.rescue && args.ignore_fs_check && args.strict);
+        assert_eq!(args.output, Some("x".into()));
+        assert_eq!(parse("p --ov --resc a").unwrap().overwrite, Some("--resc".into()), "a value");
+        assert_eq!(parse("p -o - -- --re").unwrap().sources, [PathBuf::from("--re")]);
+        assert!(parse("p --new-serial a").unwrap().new_serial);
+    }
+
+    #[test]
+    fn ambiguous_prefixes_name_the_candidates() {
+        let message = |line| parse(line).unwrap_err().to_string();
+        assert_eq!(
+            message("p --re a"),
+            "option '--re' is ambiguous; possibilities: '--restore-image' '--rescue'"
+        );
+        assert_eq!(
+            message("p --o x a"),
+            "option '--o' is ambiguous; possibilities: '--output' '--overwrite'"
+        );
+        assert!(message("p --new a").contains("'--new-serial' '--new-half-serial'"));
+        assert!(message("p --nonsense a").contains("--nonsense"));
+    }
+}

@@ -1,0 +1,70 @@
+//! What a job has to say while it runs, as data. `report.rs` turns it into words.
+
+use crate::extent::Difference;
+use crate::image::ImageInfo;
+use crate::ntfs::NtfsInfo;
+use crate::units::Geometry;
+
+/// The stage a job has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Walking the MFT.
+    Scan,
+    /// Comparing `$Bitmap` with what the MFT claims.
+    Account,
+    /// Copying to a raw clone.
+    Clone,
+    /// Copying to an image.
+    Save,
+    /// Copying from an image.
+    Restore,
+    /// Walking an image's structure.
+    Check,
+    /// Waiting until the target has everything.
+    Sync,
+}
+
+/// One thing worth telling.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A volume was opened.
+    Volume(&'a NtfsInfo),
+    /// An image was opened.
+    Image(&'a ImageInfo),
+    /// A stage begins.
+    Phase(Phase),
+    /// So much of the stage is done, in the stage's own unit.
+    Progress {
+        /// Done so far.
+        done: u64,
+        /// All there is.
+        total: u64,
+    },
+    /// How many clusters will be copied, without the extra one.
+    SpaceInUse {
+        /// Clusters in use.
+        nr_used: u64,
+        /// The volume's shape.
+        geometry: Geometry,
+    },
+    /// A stretch of the source could not be read and is marked in the target.
+    Lost {
+        /// First byte, from the volume's start.
+        pos: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// `$Bitmap` and the MFT disagree about a cluster.
+    Mismatch(Difference),
+    /// Something is not as it should be, and the job goes on: a whole sentence without a full stop.
+    Warning(std::fmt::Arguments<'a>),
+    /// Something that a person watching may want to know: a whole line.
+    Note(std::fmt::Arguments<'a>),
+}
+
+/// Takes events, from any thread.
+pub trait Observer: Sync {
+    /// Takes one event.
+    fn tell(&self, event: Event<'_>);
+}

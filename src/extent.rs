@@ -1,0 +1,259 @@
+//! Sets of clusters: [`Extent`], a stretch of them, and [`ClusterSet`], one bit a cluster.
+
+use crate::units::Lcn;
+
+/// A stretch of clusters on the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First cluster.
+    pub lcn: Lcn,
+    /// Number of clusters.
+    pub len: u64,
+}
+
+impl Extent {
+    /// The cluster behind the last one.
+    pub fn end(&self) -> u64 {
+        self.lcn.0 + self.len
+    }
+}
+
+/// Bits of a page, as bytes: 4 KiB, so that a set costs memory only near the clusters it holds.
+const PAGE_BYTES: usize = 4096;
+const WORDS: usize = PAGE_BYTES / 8;
+const PAGE_BITS: u64 = PAGE_BYTES as u64 * 8;
+
+type Page = [u64; WORDS];
+
+/// A set of cluster numbers below a fixed bound, at one bit a cluster in those pages of 32,768 clusters that hold
+/// any. The MFT walk also keeps record numbers in one.
+#[derive(Debug)]
+pub struct ClusterSet {
+    bound: u64,
+    pages: Vec<Option<Box<Page>>>,
+}
+
+/// What differs between a set and a bitmap that was laid over it, see [`ClusterSet::absorb_bitmap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The bitmap has this cluster, the set had not.
+    OnlyInBitmap(Lcn),
+    /// The set had this cluster, the bitmap has not.
+    OnlyInSet(Lcn),
+}
+
+impl ClusterSet {
+    /// An empty set of numbers below `bound`.
+    pub fn new(bound: u64) -> ClusterSet {
+        let nr_pages = usize::try_from(bound.div_ceil(PAGE_BITS)).unwrap_or(usize::MAX);
+        let mut pages = Vec::new();
+        pages.resize_with(nr_pages, || None);
+        ClusterSet { bound, pages }
+    }
+
+    /// Is this number in the set?
+    pub fn contains(&self, number: u64) -> bool {
+        let (page, word, bit) = split(number);
+        let word = self.pages.get(page).and_then(Option::as_ref).and_then(|page| page.get(word));
+        word.is_some_and(|word| word >> bit & 1 == 1)
+    }
+
+    /// Adds one number; false where the set had it already. Numbers outside the bound are ignored.
+    pub fn insert(&mut self, number: u64) -> bool {
+        self.fill(number, 1, true) == 0
+    }
+
+    /// Adds a stretch, cut at the bound, and returns how many of its clusters the set had already.
+    pub fn insert_extent(&mut self, extent: Extent) -> u64 {
+        self.fill(extent.lcn.0, extent.len, true)
+    }
+
+    /// Takes a stretch out, cut at the bound, and returns how many of its clusters the set had.
+    pub fn remove_extent(&mut self, extent: Extent) -> u64 {
+        self.fill(extent.lcn.0, extent.len, false)
+    }
+
+    /// Sets or clears a stretch; returns how many of its bits were set before.
+    fn fill(&mut self, start: u64, len: u64, value: bool) -> u64 {
+        let end = start.saturating_add(len).min(self.bound);
+        let mut at = start;
+        let mut were_set = 0;
+        while at < end {
+            let (page_no, word_no, bit) = split(at);
+            let n = (64 - u64::from(bit)).min(end - at);
+            let mask = (u64::MAX >> (64 - n)) << bit;
+            at += n;
+            let Some(page) = self.pages.get_mut(page_no) else { break };
+            if page.is_none() && !value {
+                continue;
+            }
+            let page = page.get_or_insert_with(|| Box::new([0; WORDS]));
+            if let Some(word) = page.get_mut(word_no) {
+                were_set += u64::from((*word & mask).count_ones());
+                *word = if value { *word | mask } else { *word & !mask };
+            }
+        }
+        were_set
+    }
+
+    /// How many numbers the set holds.
+    pub fn count(&self) -> u64 {
+        self.pages
+            .iter()
+            .flatten()
+            .flat_map(|page| page.iter())
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
+
+    /// Lays a piece of a bitmap (least significant bit first, as `$Bitmap` is) over the set: the set becomes the
+    /// union, and each difference is told. `start` is the cluster of the piece's first bit, a multiple of 64
+    /// (else nothing is done); bits outside the bound do not count.
+    pub fn absorb_bitmap(&mut self, start: u64, bitmap: &[u8], mut differs: impl FnMut(Difference)) {
+        if !start.is_multiple_of(64) {
+            return;
+        }
+        for (base, chunk) in (start..self.bound).step_by(64).zip(bitmap.chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            let nr_bits = (chunk.len() as u64 * 8).min(self.bound - base);
+            let theirs = u64::from_le_bytes(bytes) & u64::MAX >> (64 - nr_bits);
+            let (page_no, word_no, _) = split(base);
+            let Some(page) = self.pages.get_mut(page_no) else { return };
+            if page.is_none() && theirs == 0 {
+                continue;
+            }
+            let page = page.get_or_insert_with(|| Box::new([0; WORDS]));
+            let Some(word) = page.get_mut(word_no) else { return };
+            let mut differing = (*word ^ theirs) & u64::MAX >> (64 - nr_bits);
+            *word |= theirs;
+            while differing != 0 {
+                let bit = differing.trailing_zeros();
+                let lcn = Lcn(base + u64::from(bit));
+                differs(if theirs >> bit & 1 == 1 {
+                    Difference::OnlyInBitmap(lcn)
+                } else {
+                    Difference::OnlyInSet(lcn)
+                });
+                differing &= differing - 1;
+            }
+        }
+    }
+
+    /// The set as stretches, ascending, as long as they can be.
+    pub fn extents(&self) -> Extents<'_> {
+        Extents { set: self, at: 0 }
+    }
+
+    /// The next number at or behind `from` whose bit is `value`; the bound where there is none.
+    fn find(&self, from: u64, value: bool) -> u64 {
+        let mut at = from;
+        while at < self.bound {
+            let (page_no, word_no, bit) = split(at);
+            let page = self.pages.get(page_no).and_then(Option::as_ref);
+            let Some(page) = page else {
+                if !value {
+                    return at;
+                }
+                at = (at / PAGE_BITS + 1) * PAGE_BITS;
+                continue;
+            };
+            let word = page.get(word_no).copied().unwrap_or(0);
+            let wanted = (if value { word } else { !word }) >> bit;
+            if wanted != 0 {
+                return (at + u64::from(wanted.trailing_zeros())).min(self.bound);
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        self.bound
+    }
+}
+
+/// Page, word in it, bit in that.
+fn split(number: u64) -> (usize, usize, u32) {
+    let page = usize::try_from(number / PAGE_BITS).unwrap_or(usize::MAX);
+    (page, (number % PAGE_BITS / 64) as usize, (number % 64) as u32)
+}
+
+/// Iterator of [`ClusterSet::extents`].
+#[derive(Debug)]
+pub struct Extents<'a> {
+    set: &'a ClusterSet,
+    at: u64,
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Extent;
+
+    fn next(&mut self) -> Option<Extent> {
+        let start = self.set.find(self.at, true);
+        if start >= self.set.bound {
+            return None;
+        }
+        self.at = self.set.find(start, false);
+        Some(Extent { lcn: Lcn(start), len: self.at - start })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(lcn: u64, len: u64) -> Extent {
+        Extent { lcn: Lcn(lcn), len }
+    }
+
+    #[test]
+    fn extents_come_back_joined_and_across_pages() {
+        let mut set = ClusterSet::new(200_000);
+        for (lcn, len) in [(0, 1), (60, 10), (70, 5), (32_700, 100), (199_990, 10)] {
+            assert_eq!(set.insert_extent(extent(lcn, len)), 0);
+        }
+        assert_eq!(set.insert_extent(extent(65, 20)), 10);
+        let got: Vec<_> = set.extents().collect();
+        assert_eq!(got, [extent(0, 1), extent(60, 25), extent(32_700, 100), extent(199_990, 10)]);
+        assert_eq!(set.count(), 136);
+        assert_eq!(set.remove_extent(extent(32_760, 20)), 20);
+        assert_eq!(set.extents().nth(2), Some(extent(32_700, 60)));
+        assert!(set.contains(32_780) && !set.contains(32_779));
+    }
+
+    #[test]
+    fn numbers_outside_the_bound_are_ignored() {
+        let mut set = ClusterSet::new(100);
+        set.insert_extent(extent(90, u64::MAX));
+        set.insert(100);
+        assert_eq!(set.count(), 10);
+        assert!(!set.contains(u64::MAX));
+    }
+
+    #[test]
+    fn a_bitmap_laid_over_tells_each_difference_once() {
+        let mut set = ClusterSet::new(130);
+        set.insert_extent(extent(3, 2));
+        set.insert(129);
+        let mut bitmap = [0u8; 17];
+        bitmap[0] = 0b0000_1001;
+        bitmap[8] = 1;
+        bitmap[16] = 0b1111_1110; // clusters 129 and, outside the volume, 130 to 135
+        let mut seen = Vec::new();
+        set.absorb_bitmap(0, &bitmap, |difference| seen.push(difference));
+        assert_eq!(
+            seen,
+            [
+                Difference::OnlyInBitmap(Lcn(0)),
+                Difference::OnlyInSet(Lcn(4)),
+                Difference::OnlyInBitmap(Lcn(64)),
+            ]
+        );
+        assert_eq!(set.count(), 5);
+    }
+
+    #[test]
+    fn a_large_set_costs_memory_only_where_it_holds_something() {
+        let mut set = ClusterSet::new(crate::units::MAX_CLUSTERS);
+        set.insert(crate::units::MAX_CLUSTERS - 1);
+        assert_eq!(set.extents().next(), Some(extent(crate::units::MAX_CLUSTERS - 1, 1)));
+        assert_eq!(set.pages.iter().flatten().count(), 1);
+    }
+}

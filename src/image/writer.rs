@@ -1,0 +1,117 @@
+//! An image as a [`Sink`]: stretches of a volume become commands.
+
+use std::io::{self, Write};
+
+use zerocopy::IntoBytes;
+
+use super::{DATA, DATA_OFFSET, Header, SKIP};
+use crate::io::{Sink, WriteError};
+use crate::units::Geometry;
+
+/// Bytes that are collected before they are written: the commands between the clusters are tiny.
+const BUFFER: usize = 1 << 20;
+
+/// Where an image's bytes go.
+pub trait ImageOutput: Write + Send {
+    /// Makes sure that all of it has reached the medium.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Writes an image, in order. Stretches may begin and end within a cluster, as long as they follow each other.
+#[derive(Debug)]
+pub struct ImageSink<W> {
+    out: W,
+    name: String,
+    geometry: Geometry,
+    buffer: Vec<u8>,
+    /// Bytes of the image that were written already.
+    written: u64,
+    /// Clusters up to here have their command; the volume's bytes up to `pos` are in.
+    next_lcn: u64,
+    pos: u64,
+}
+
+impl<W: ImageOutput> ImageSink<W> {
+    /// Begins an image of a volume of which `nr_used` clusters will be put; `name` is for messages.
+    pub fn new(out: W, name: String, geometry: Geometry, nr_used: u64) -> ImageSink<W> {
+        let mut buffer = Vec::with_capacity(BUFFER);
+        buffer.extend_from_slice(Header::of(&geometry, nr_used).as_bytes());
+        buffer.extend_from_slice(DATA_OFFSET.as_bytes());
+        buffer.resize(DATA_OFFSET as usize, 0);
+        ImageSink { out, name, geometry, buffer, written: 0, next_lcn: 0, pos: 0 }
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        self.out.write_all(&self.buffer).map_err(|cause| WriteError::Write {
+            target: self.name.clone(),
+            pos: self.written,
+            len: self.buffer.len(),
+            cause,
+        })?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.buffer.len() == BUFFER {
+                self.flush()?;
+            }
+            let (now, later) = rest.split_at(rest.len().min(BUFFER - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Begins the next cluster with data, skipping those before it.
+    fn begin_cluster(&mut self, lcn: u64) -> Result<(), WriteError> {
+        if lcn > self.next_lcn {
+            let count = (lcn - self.next_lcn).to_le_bytes();
+            self.push(&[SKIP])?;
+            self.push(&count)?;
+        }
+        self.push(&[DATA])?;
+        self.next_lcn = lcn + 1;
+        Ok(())
+    }
+}
+
+impl<W: ImageOutput> Sink for ImageSink<W> {
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        let cluster_size = u64::from(self.geometry.cluster_size);
+        if pos < self.pos {
+            return Err(WriteError::Order { target: self.name.clone(), pos, at: self.pos });
+        }
+        let mut at = pos;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let lcn = at / cluster_size;
+            if lcn >= self.next_lcn {
+                self.begin_cluster(lcn)?;
+            }
+            let left = ((lcn + 1) * cluster_size - at) as usize;
+            let (now, later) = rest.split_at(rest.len().min(left));
+            self.push(now)?;
+            at += now.len() as u64;
+            rest = later;
+        }
+        self.pos = at;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), WriteError> {
+        // Where the device ends on the boundary the extra cluster has no bytes, but its command all the same.
+        if self.next_lcn <= self.geometry.nr_clusters && self.geometry.extra_len() == 0 {
+            self.begin_cluster(self.geometry.nr_clusters)?;
+        }
+        self.flush()?;
+        self.out.sync().map_err(|cause| WriteError::Finish { what: "sync", target: self.name.clone(), cause })
+    }
+
+    fn takes_any_order(&self) -> bool {
+        false
+    }
+}

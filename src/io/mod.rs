@@ -1,0 +1,144 @@
+//! Where bytes come from and where they go.
+//!
+//! A [`Source`] is positioned and shared, so that metadata and file data are read through the same door; a
+//! [`Sink`] takes stretches of the volume. Files, block devices and pipes stand behind both. What a read's error
+//! number means is decided here, once: [`ReadError::loss`].
+
+use std::io;
+
+pub mod buffer;
+pub mod disk;
+pub mod mounts;
+pub mod raw;
+pub mod stream;
+pub mod target;
+
+/// Something that can be read at any position: a disk, a partition, a file that holds one.
+pub trait Source: Sync {
+    /// Fills `buf` from byte `pos` on, or fails as a whole.
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// Length in bytes.
+    fn len(&self) -> u64;
+
+    /// Is there nothing to read?
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the smallest read, and so of the least that a bad spot costs.
+    fn sector_size(&self) -> u32;
+}
+
+/// A read that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {len} bytes at byte {pos:#x}: {cause}")]
+pub struct ReadError {
+    /// First byte of the read, from the source's start.
+    pub pos: u64,
+    /// Bytes wanted.
+    pub len: usize,
+    /// What the system said; an early end of file is [`io::ErrorKind::UnexpectedEof`].
+    pub cause: io::Error,
+}
+
+/// What a failed read means for the rest of the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// This place cannot be read; others may.
+    BadArea,
+    /// The whole disk has gone.
+    Gone,
+    /// Our own mistake or the system's: reading on would not help.
+    Fault,
+}
+
+impl ReadError {
+    /// Tells a bad spot from a disk that went away by the error number. Medium errors come as EIO from most
+    /// drivers and as ENODATA from SCSI and NVMe; an unplugged disk gives ENXIO, ENODEV, ENOMEDIUM or reads
+    /// nothing at all; EINVAL is a misaligned request of ours.
+    pub fn loss(&self) -> Loss {
+        use nix::libc;
+        if self.cause.kind() == io::ErrorKind::UnexpectedEof {
+            return Loss::Gone;
+        }
+        match self.cause.raw_os_error() {
+            Some(
+                libc::EIO | libc::ENODATA | libc::EREMOTEIO | libc::EILSEQ | libc::ETIMEDOUT | libc::ENOLINK,
+            ) => Loss::BadArea,
+            Some(libc::ENXIO | libc::ENODEV | libc::ENOMEDIUM) => Loss::Gone,
+            _ => Loss::Fault,
+        }
+    }
+}
+
+/// Something that takes the bytes of a volume. What is never put is a gap: a hole in a file, untouched on a
+/// device, zeros in a pipe, a skip in an image.
+pub trait Sink: Send {
+    /// Takes the bytes at `pos` of the volume. A stretch never crosses the end of the last cluster; the extra
+    /// cluster behind it comes as a stretch of its own.
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError>;
+
+    /// Writes what was held back, then makes sure that all of it has reached the medium.
+    fn finish(&mut self) -> Result<(), WriteError>;
+
+    /// May stretches come in any order, and twice? If not, ascending only.
+    fn takes_any_order(&self) -> bool;
+}
+
+/// A write that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The system refused a write.
+    #[error("cannot write {len} bytes at byte {pos:#x} of {target}: {cause}")]
+    Write {
+        /// Name of the target.
+        target: String,
+        /// First byte of the write, in the target.
+        pos: u64,
+        /// Bytes to be written.
+        len: usize,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The system could not promise that what was written has reached the medium.
+    #[error("cannot {what} {target}: {cause}")]
+    Finish {
+        /// What was to be done: `sync`, `set the length of`, `rename`.
+        what: &'static str,
+        /// Name of the target.
+        target: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A target that can only be written in order was given an earlier place.
+    #[error(
+        "{target} can only be written in order: byte {pos:#x} comes after byte {at:#x}; restore to a file or device"
+    )]
+    Order {
+        /// Name of the target.
+        target: String,
+        /// The place that was to be written.
+        pos: u64,
+        /// Where the target stands.
+        at: u64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_numbers_tell_bad_spots_from_lost_disks() {
+        let loss = |cause| ReadError { pos: 0, len: 512, cause }.loss();
+        for errno in [5, 61, 121, 84, 110, 67] {
+            assert_eq!(loss(io::Error::from_raw_os_error(errno)), Loss::BadArea, "errno {errno}");
+        }
+        for errno in [6, 19, 123] {
+            assert_eq!(loss(io::Error::from_raw_os_error(errno)), Loss::Gone, "errno {errno}");
+        }
+        assert_eq!(loss(io::ErrorKind::UnexpectedEof.into()), Loss::Gone);
+        assert_eq!(loss(io::Error::from_raw_os_error(22)), Loss::Fault);
+    }
+}

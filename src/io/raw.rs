@@ -1,0 +1,151 @@
+//! A raw clone: each cluster at its own place in a file or on a device.
+//!
+//! Gaps stay holes in a file and untouched on a device. The boot sector and the cluster with its backup are held
+//! back until everything else has reached the medium: a clone that was cut off is never taken for a volume.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::{Sink, WriteError};
+use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
+use crate::units::Geometry;
+
+/// A stretch that is written at the end.
+#[derive(Debug)]
+struct Held {
+    pos: u64,
+    bytes: Vec<u8>,
+    /// Did any of it come?
+    came: bool,
+}
+
+/// A raw clone in a file or on a device.
+#[derive(Debug)]
+pub struct RawSink {
+    file: File,
+    name: String,
+    /// Length that the file gets; a device keeps its own.
+    file_len: Option<u64>,
+    /// Boot sector, then backup.
+    held: [Held; 2],
+}
+
+impl RawSink {
+    /// A clone in an empty file.
+    pub fn file(file: File, name: String, geometry: &Geometry) -> RawSink {
+        RawSink { file, name, file_len: Some(geometry.device_size), held: held_back(geometry) }
+    }
+
+    /// A clone on a device of `device_size` bytes. The boot sector and the backup of an NTFS volume that is there
+    /// are overwritten with zeros at once, so that the old volume is never found in the middle of the new one.
+    pub fn device(
+        file: File,
+        name: String,
+        device_size: u64,
+        geometry: &Geometry,
+    ) -> Result<RawSink, WriteError> {
+        let sink = RawSink { file, name, file_len: None, held: held_back(geometry) };
+        let old = sink.boot_sector_at(0);
+        let backup = old.as_ref().and_then(BootSector::backup_pos);
+        // The backup lies behind the old volume's last sector, or, where nothing tells how long that was, in the
+        // device's last one.
+        let last = [512, 4096].into_iter().filter_map(|sector_size| device_size.checked_sub(sector_size));
+        let places = old.is_some().then_some(0).into_iter().chain(backup).chain(last);
+        let mut erased = false;
+        for pos in places {
+            if sink.boot_sector_at(pos).is_some() {
+                sink.write(pos, &[0; BOOT_SECTOR_LEN])?;
+                erased = true;
+            }
+        }
+        if erased {
+            sink.sync()?;
+        }
+        Ok(sink)
+    }
+
+    /// The NTFS boot sector at byte `pos`, if one can be read there.
+    fn boot_sector_at(&self, pos: u64) -> Option<BootSector> {
+        let mut bytes = [0; BOOT_SECTOR_LEN];
+        self.file.read_exact_at(&mut bytes, pos).ok()?;
+        BootSector::parse(&bytes).ok()
+    }
+
+    fn write(&self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        self.file.write_all_at(data, pos).map_err(|cause| WriteError::Write {
+            target: self.name.clone(),
+            pos,
+            len: data.len(),
+            cause,
+        })
+    }
+
+    fn sync(&self) -> Result<(), WriteError> {
+        self.file.sync_all().map_err(|cause| WriteError::Finish {
+            what: "sync",
+            target: self.name.clone(),
+            cause,
+        })
+    }
+}
+
+fn held_back(geometry: &Geometry) -> [Held; 2] {
+    let held = |pos, len| Held { pos, bytes: vec![0; len], came: false };
+    [held(0, BOOT_SECTOR_LEN), held(geometry.volume_size(), geometry.extra_len() as usize)]
+}
+
+impl Sink for RawSink {
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        let end = pos + data.len() as u64;
+        let mut at = pos;
+        let mut rest = data;
+        for held in &mut self.held {
+            let held_end = held.pos + held.bytes.len() as u64;
+            if end <= held.pos || at >= held_end {
+                continue;
+            }
+            // What lies before the held stretch is written, what lies in it kept.
+            let (before, from) = rest.split_at(held.pos.saturating_sub(at) as usize);
+            if !before.is_empty() {
+                self.file.write_all_at(before, at).map_err(|cause| WriteError::Write {
+                    target: self.name.clone(),
+                    pos: at,
+                    len: before.len(),
+                    cause,
+                })?;
+            }
+            at += before.len() as u64;
+            let n = (held_end.min(end) - at) as usize;
+            let skip = (at - held.pos) as usize;
+            held.bytes.iter_mut().skip(skip).zip(from.iter().take(n)).for_each(|(to, from)| *to = *from);
+            held.came = true;
+            at += n as u64;
+            rest = from.get(n..).unwrap_or_default();
+        }
+        match rest {
+            [] => Ok(()),
+            rest => self.write(at, rest),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), WriteError> {
+        if let Some(len) = self.file_len {
+            self.file.set_len(len).map_err(|cause| WriteError::Finish {
+                what: "set the length of",
+                target: self.name.clone(),
+                cause,
+            })?;
+        }
+        self.sync()?;
+        // The backup first: as long as it is alone, a restore is known to be unfinished.
+        for held in self.held.iter().rev().filter(|held| held.came && !held.bytes.is_empty()) {
+            self.write(held.pos, &held.bytes)?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn takes_any_order(&self) -> bool {
+        true
+    }
+}

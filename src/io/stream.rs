@@ -1,0 +1,162 @@
+//! Targets that can only be written from front to back, and one that is not written at all.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use super::{Sink, WriteError};
+use crate::image::ImageOutput;
+
+/// A raw clone into a pipe: gaps are written as zeros.
+#[derive(Debug)]
+pub struct StreamSink<W> {
+    out: W,
+    name: String,
+    /// Bytes written.
+    at: u64,
+    /// Bytes that the clone has in the end.
+    device_size: u64,
+}
+
+/// Zeros that are written at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+impl<W: Write> StreamSink<W> {
+    /// A clone of `device_size` bytes; `name` is for messages.
+    pub fn new(out: W, name: String, device_size: u64) -> StreamSink<W> {
+        StreamSink { out, name, at: 0, device_size }
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        self.out.write_all(data).map_err(|cause| WriteError::Write {
+            target: self.name.clone(),
+            pos: self.at,
+            len: data.len(),
+            cause,
+        })?;
+        self.at += data.len() as u64;
+        Ok(())
+    }
+
+    fn fill_to(&mut self, end: u64) -> Result<(), WriteError> {
+        while self.at < end {
+            let n = usize::try_from(end - self.at).unwrap_or(usize::MAX);
+            self.write(ZEROS.get(..n).unwrap_or(&ZEROS))?;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write + Send> Sink for StreamSink<W> {
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        if pos < self.at {
+            return Err(WriteError::Order { target: self.name.clone(), pos, at: self.at });
+        }
+        self.fill_to(pos)?;
+        self.write(data)
+    }
+
+    fn finish(&mut self) -> Result<(), WriteError> {
+        self.fill_to(self.device_size)?;
+        self.out.flush().map_err(|cause| WriteError::Finish {
+            what: "flush",
+            target: self.name.clone(),
+            cause,
+        })
+    }
+
+    fn takes_any_order(&self) -> bool {
+        false
+    }
+}
+
+/// A file, device or pipe that takes an image. Standard output is one too, without the line buffer that std puts
+/// before it.
+#[derive(Debug)]
+pub struct Output(File);
+
+impl Output {
+    /// Takes what was opened.
+    pub fn new(file: File) -> Output {
+        Output(file)
+    }
+
+    /// A second descriptor of the process's standard output.
+    pub fn stdout() -> io::Result<Output> {
+        Ok(Output(io::stdout().as_fd().try_clone_to_owned()?.into()))
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl ImageOutput for Output {
+    /// Pipes, terminals and `/dev/null` have nothing to sync.
+    fn sync(&mut self) -> io::Result<()> {
+        match self.0.sync_all() {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Keeps nothing: what an image is checked with before anything is written. It objects where the real target
+/// would.
+#[derive(Debug)]
+pub struct DrySink {
+    name: String,
+    any_order: bool,
+    at: u64,
+}
+
+impl DrySink {
+    /// Stands in for the target called `name`, which takes stretches in any order or does not.
+    pub fn new(name: String, any_order: bool) -> DrySink {
+        DrySink { name, any_order, at: 0 }
+    }
+}
+
+impl Sink for DrySink {
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        if pos < self.at && !self.any_order {
+            return Err(WriteError::Order { target: self.name.clone(), pos, at: self.at });
+        }
+        self.at = pos + data.len() as u64;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), WriteError> {
+        Ok(())
+    }
+
+    fn takes_any_order(&self) -> bool {
+        self.any_order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_and_the_end_are_zeros() {
+        let mut out = Vec::new();
+        let mut sink = StreamSink::new(&mut out, "out".into(), 200_000);
+        sink.put(100_000, b"abc").unwrap();
+        sink.put(100_010, b"d").unwrap();
+        let error = sink.put(50, b"x").unwrap_err().to_string();
+        assert!(error.starts_with("out can only be written in order: byte 0x32"), "{error}");
+        sink.finish().unwrap();
+        let mut want = vec![0; 200_000];
+        want[100_000..100_003].copy_from_slice(b"abc");
+        want[100_010] = b'd';
+        assert!(out == want);
+    }
+}

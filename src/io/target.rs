@@ -1,0 +1,325 @@
+//! Opening what is written to: first every check, without touching anything, then the sink.
+//!
+//! A new file is written as `NAME.part` and gets its name when it is whole.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::mounts::{Place, mounts_of};
+use super::raw::RawSink;
+use super::stream::{Output, StreamSink};
+use super::{Sink, WriteError};
+use crate::image::ImageSink;
+use crate::sys;
+use crate::units::Geometry;
+
+/// Only the owner may read a clone, whatever the original's permissions were.
+const MODE: u32 = 0o600;
+
+/// Where a job's bytes are to go, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetName {
+    /// A file that must not exist.
+    New(PathBuf),
+    /// A file or device whose content is replaced.
+    Replace(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// Why a target is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// `-o` of something that exists.
+    #[error("output file '{}' already exists; use --overwrite to replace its content", .0.display())]
+    Exists(PathBuf),
+    /// What an earlier run did not finish.
+    #[error("'{}' is an unfinished copy of an earlier run: move or remove it first", .0.display())]
+    Unfinished(PathBuf),
+    /// The target is mounted.
+    #[error("target '{}' is mounted on '{}': unmount it first", target.display(), point.display())]
+    Mounted {
+        /// The target.
+        target: PathBuf,
+        /// Where it is mounted.
+        point: PathBuf,
+    },
+    /// Source and target share bytes.
+    #[error("source '{}' and target '{}' are on the same device or file", origin.display(), target.display())]
+    SameAsSource {
+        /// The source.
+        origin: PathBuf,
+        /// The target.
+        target: PathBuf,
+    },
+    /// The kernel refuses writes.
+    #[error("target device '{}' is read-only", .0.display())]
+    ReadOnly(PathBuf),
+    /// The target is too small.
+    #[error("target '{}' has {found} bytes, but {wanted} are needed", target.display())]
+    TooSmall {
+        /// The target.
+        target: PathBuf,
+        /// Its bytes.
+        found: u64,
+        /// Bytes wanted.
+        wanted: u64,
+    },
+    /// The file system has no room.
+    #[error("no room for '{}': its file system has {found} bytes free, but {wanted} are needed", target.display())]
+    NoRoom {
+        /// The target.
+        target: PathBuf,
+        /// Bytes free.
+        found: u64,
+        /// Bytes wanted.
+        wanted: u64,
+    },
+    /// The system refused something.
+    #[error("cannot {what} target '{}': {cause}", target.display())]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// The target.
+        target: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A first write failed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// A target that has passed the checks that need nothing of the source but its name.
+#[derive(Debug)]
+pub struct Target {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    New,
+    File,
+    Device {
+        file: File,
+        size: u64,
+    },
+    /// A FIFO, a terminal, `/dev/null`.
+    Stream,
+    Stdout,
+}
+
+/// What a target is asked to have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes from the first to the last that is written: what a device must have.
+    pub length: u64,
+    /// Bytes that are written: what a file system must have free.
+    pub content: u64,
+}
+
+impl Target {
+    /// Looks at the target and refuses what must not be written to. Nothing is created or changed; a device is
+    /// opened exclusively.
+    pub fn examine(name: &TargetName, source: Option<&Path>) -> Result<Target, TargetError> {
+        let (path, must_be_new) = match name {
+            TargetName::New(path) => (path.clone(), true),
+            TargetName::Replace(path) => (path.clone(), false),
+            TargetName::Stdout => {
+                return Ok(Target { path: "standard output".into(), kind: Kind::Stdout });
+            }
+        };
+        let system = |what| {
+            let target = path.clone();
+            move |cause| TargetError::System { what, target, cause }
+        };
+        let found = match std::fs::metadata(&path) {
+            Ok(_) if must_be_new => return Err(TargetError::Exists(path)),
+            Ok(metadata) => Some(metadata.file_type()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(cause) => return Err(system("look at")(cause)),
+        };
+        let Some(file_type) = found else {
+            // A dangling symbolic link is in the way too.
+            if path.symlink_metadata().is_ok() {
+                return Err(TargetError::Exists(path));
+            }
+            let part = part_of(&path);
+            return match part.symlink_metadata() {
+                Ok(_) => Err(TargetError::Unfinished(part)),
+                Err(_) => Ok(Target { path, kind: Kind::New }),
+            };
+        };
+        if let Some(place) = Place::of(&path) {
+            if let Some(source) =
+                source.filter(|source| Place::of(source).is_some_and(|s| s.overlaps(&place)))
+            {
+                return Err(TargetError::SameAsSource { origin: source.to_owned(), target: path });
+            }
+            if let Some(mount) = mounts_of(&place).into_iter().next() {
+                return Err(TargetError::Mounted { target: path, point: mount.point });
+            }
+        }
+        let kind = if file_type.is_block_device() {
+            let exclusive =
+                OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_EXCL).open(&path);
+            let file = exclusive.map_err(|cause| match cause.raw_os_error() {
+                Some(nix::libc::EROFS) => TargetError::ReadOnly(path.clone()),
+                _ => system("open exclusively")(cause),
+            })?;
+            if sys::is_read_only(&file).map_err(system("ask"))? {
+                return Err(TargetError::ReadOnly(path));
+            }
+            let size = sys::device_size(&file).map_err(system("get the size of"))?;
+            Kind::Device { file, size }
+        } else if file_type.is_file() {
+            Kind::File
+        } else if file_type.is_dir() {
+            return Err(system("write to")(io::ErrorKind::IsADirectory.into()));
+        } else {
+            Kind::Stream
+        };
+        Ok(Target { path, kind })
+    }
+
+    /// May stretches of a raw clone come in any order?
+    pub fn takes_any_order(&self) -> bool {
+        !matches!(self.kind, Kind::Stream | Kind::Stdout)
+    }
+
+    /// Bytes in a logical sector, if the target is a device.
+    pub fn sector_size(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Device { file, .. } => sys::logical_sector_size(file).ok(),
+            _ => None,
+        }
+    }
+
+    /// The target's name, for messages.
+    pub fn name(&self) -> String {
+        match self.kind {
+            Kind::New => format!("'{}'", part_of(&self.path).display()),
+            Kind::Stdout => self.path.display().to_string(),
+            _ => format!("'{}'", self.path.display()),
+        }
+    }
+
+    /// Refuses a target that is too small, before anything is read for it.
+    pub fn require(&self, room: Room) -> Result<(), TargetError> {
+        let target = self.path.clone();
+        let in_use = match &self.kind {
+            Kind::Device { size, .. } if *size < room.length => {
+                return Err(TargetError::TooSmall { target, found: *size, wanted: room.length });
+            }
+            Kind::Device { .. } | Kind::Stream | Kind::Stdout => return Ok(()),
+            Kind::New => 0,
+            // Truncating gives back what the file holds now.
+            Kind::File => {
+                use std::os::unix::fs::MetadataExt;
+                std::fs::metadata(&target).map_or(0, |metadata| metadata.blocks() * 512)
+            }
+        };
+        let folder = self.folder();
+        let stat = nix::sys::statvfs::statvfs(folder).map_err(|errno| TargetError::System {
+            what: "ask for the room for",
+            target: target.clone(),
+            cause: errno.into(),
+        })?;
+        let found = stat.blocks_available().saturating_mul(stat.fragment_size()).saturating_add(in_use);
+        if found < room.content {
+            return Err(TargetError::NoRoom { target, found, wanted: room.content });
+        }
+        Ok(())
+    }
+
+    /// Opens the target for a raw clone: from here on it is changed.
+    pub fn open_raw(&self, geometry: &Geometry) -> Result<Box<dyn Sink>, TargetError> {
+        let name = self.name();
+        Ok(match &self.kind {
+            Kind::Device { file, size } => {
+                let file = file.try_clone().map_err(|cause| self.system("open", cause))?;
+                Box::new(RawSink::device(file, name, *size, geometry)?)
+            }
+            Kind::New | Kind::File => Box::new(RawSink::file(self.open_file()?, name, geometry)),
+            Kind::Stream => Box::new(StreamSink::new(self.open_file()?, name, geometry.device_size)),
+            Kind::Stdout => Box::new(StreamSink::new(self.stdout()?, name, geometry.device_size)),
+        })
+    }
+
+    /// Opens the target for an image of a volume with `nr_used` clusters in use: from here on it is changed.
+    pub fn open_image(&self, geometry: Geometry, nr_used: u64) -> Result<Box<dyn Sink>, TargetError> {
+        let output = match &self.kind {
+            Kind::Stdout => self.stdout()?,
+            Kind::Device { file, .. } => {
+                Output::new(file.try_clone().map_err(|cause| self.system("open", cause))?)
+            }
+            Kind::New | Kind::File | Kind::Stream => Output::new(self.open_file()?),
+        };
+        Ok(Box::new(ImageSink::new(output, self.name(), geometry, nr_used)))
+    }
+
+    fn stdout(&self) -> Result<Output, TargetError> {
+        Output::stdout().map_err(|cause| self.system("open", cause))
+    }
+
+    fn open_file(&self) -> Result<File, TargetError> {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(MODE);
+        let opened = match &self.kind {
+            Kind::New => options.create_new(true).open(part_of(&self.path)),
+            Kind::File => options.truncate(true).open(&self.path),
+            _ => options.open(&self.path),
+        };
+        opened.map_err(|cause| self.system("open", cause))
+    }
+
+    /// The folder that holds the target.
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    fn system(&self, what: &'static str, cause: io::Error) -> TargetError {
+        TargetError::System { what, target: self.path.clone(), cause }
+    }
+
+    /// Gives a finished new file its name.
+    pub fn publish(&self) -> Result<(), TargetError> {
+        if !matches!(self.kind, Kind::New) {
+            return Ok(());
+        }
+        if self.path.symlink_metadata().is_ok() {
+            return Err(TargetError::Exists(self.path.clone()));
+        }
+        std::fs::rename(part_of(&self.path), &self.path).map_err(|cause| self.system("rename", cause))?;
+        let folder = self.folder();
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|cause| self.system("sync the folder of", cause))
+    }
+
+    /// What is left behind when the job fails now, as a sentence; none where nothing was changed that matters.
+    pub fn left_behind(&self) -> Option<String> {
+        match self.kind {
+            Kind::New => part_of(&self.path)
+                .exists()
+                .then(|| format!("what was copied so far is left in {}", self.name())),
+            Kind::File | Kind::Device { .. } => {
+                Some(format!("{} is unfinished and holds no usable copy", self.name()))
+            }
+            Kind::Stream | Kind::Stdout => None,
+        }
+    }
+}
+
+/// The name of a file while it is written.
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}

@@ -1,0 +1,31 @@
+//! ntfsrescue clones, saves, restores and rescues NTFS volumes at sector level: a drop-in for `ntfsclone`, and the
+//! init of a small bootable system that does the same alone.
+//!
+//! Data flows one way:
+//!
+//! ```text
+//! argv ─ args ─► job ─► run ─┬─ io::disk ─► ntfs ─► plan ─► copy + rescue ─► sink    save, clone
+//!                                           image ─► copy ──────────────────► sink    restore, check
+//! ```
+//!
+//! - [`units`], [`extent`]: clusters, positions, sets of them. They know nothing else.
+//! - [`io`]: sources and sinks: files, block devices, pipes; `sys` has the ioctls.
+//! - [`ntfs`]: bytes of a volume to typed facts. [`plan`]: those to what is copied. [`image`]: the image format.
+//! - [`rescue`]: which bytes to read next, without doing it. [`copy`]: the pump that does.
+//! - [`args`], [`job`]: what was asked for, and whether it makes sense. [`run`]: does it; it alone knows all others.
+//! - [`event`], [`report`]: what there is to say, as data and as words.
+
+pub mod args;
+pub mod copy;
+pub mod event;
+pub mod extent;
+pub mod image;
+pub mod io;
+pub mod job;
+pub mod ntfs;
+pub mod plan;
+pub mod report;
+pub mod rescue;
+pub mod run;
+pub mod sys;
+pub mod units;

@@ -1,0 +1,51 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use ntfsrescue::args::{Args, ArgsError};
+use ntfsrescue::job::Job;
+use ntfsrescue::report::{Channel, Reporter};
+use ntfsrescue::run;
+
+/// Everything that fails, usage errors too: as ntfsclone does.
+const FAILED: u8 = 1;
+/// Something was lost, under `--strict`.
+const DAMAGED: u8 = 3;
+
+fn main() -> ExitCode {
+    command_line(std::env::args_os().collect())
+}
+
+fn command_line(argv: Vec<OsString>) -> ExitCode {
+    Channel::Stderr.line(format_args!("ntfsrescue v{}", env!("CARGO_PKG_VERSION")));
+    let args = match Args::parse_from_argv(argv) {
+        Ok(args) => args,
+        Err(ArgsError::Clap(message)) => {
+            Channel::Stderr.line(format_args!("{}", message.to_string().trim_end()));
+            return if message.use_stderr() { FAILED.into() } else { ExitCode::SUCCESS };
+        }
+        Err(error) => return usage_error(&error),
+    };
+    let job = match Job::from_args(args) {
+        Ok(job) => job,
+        Err(error) => return usage_error(&error),
+    };
+    let channel = if job.occupies_stdout() { Channel::Stderr } else { Channel::Stdout };
+    let reporter: &'static Reporter = Box::leak(Box::new(Reporter::new(channel, job.quiet)));
+    reporter.collect_log(log::LevelFilter::Warn);
+    match run::run(&job, reporter) {
+        Ok(losses) if job.strict && losses.any() => DAMAGED.into(),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            reporter.error(&error);
+            FAILED.into()
+        }
+    }
+}
+
+fn usage_error(error: &dyn std::error::Error) -> ExitCode {
+    Channel::Stderr.line(format_args!("ERROR: {error}"));
+    Channel::Stderr.line(format_args!("Try 'ntfsrescue --help'."));
+    FAILED.into()
+}

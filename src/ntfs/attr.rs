@@ -1,0 +1,245 @@
+//! Attributes of an MFT record, and the list that names those in its extension records.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use super::runs::RunDecoder;
+use crate::units::Vcn;
+
+/// Types of attributes that are looked for.
+pub mod types {
+    /// `$ATTRIBUTE_LIST`: where the others are, if they do not fit into one record.
+    pub const ATTRIBUTE_LIST: u32 = 0x20;
+    /// `$VOLUME_NAME`: the label, UTF-16LE.
+    pub const VOLUME_NAME: u32 = 0x60;
+    /// `$VOLUME_INFORMATION`: version and flags.
+    pub const VOLUME_INFORMATION: u32 = 0x70;
+    /// `$DATA`.
+    pub const DATA: u32 = 0x80;
+}
+
+/// Ends the attributes of a record.
+const END: u32 = 0xffff_ffff;
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    kind: U32,
+    /// Bytes of the attribute with this header.
+    length: U32,
+    /// 0: the value is here. 1: in clusters.
+    non_resident: u8,
+    /// UTF-16 units.
+    name_length: u8,
+    name_offset: U16,
+    flags: U16,
+    instance: U16,
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Resident {
+    value_length: U32,
+    value_offset: U16,
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct NonResident {
+    lowest_vcn: U64,
+    /// -1 for an attribute without clusters.
+    highest_vcn: U64,
+    runs_offset: U16,
+    compression_unit: u8,
+    unused: [u8; 5],
+    /// The three sizes count only where `lowest_vcn` is 0.
+    allocated_size: U64,
+    data_size: U64,
+    initialized_size: U64,
+}
+
+/// One attribute, or one piece of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute<'a> {
+    /// See [`types`].
+    pub kind: u32,
+    /// UTF-16LE; empty for most.
+    pub name: &'a [u8],
+    /// What it holds.
+    pub body: Body<'a>,
+}
+
+/// Where an attribute's value is.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// In the record.
+    Resident(&'a [u8]),
+    /// In clusters.
+    NonResident {
+        /// First VCN of this piece.
+        lowest_vcn: Vcn,
+        /// The VCN behind this piece's last one; none where the record names 0 as the last, which also stands
+        /// for "not filled in": there the runs alone tell.
+        end_vcn: Option<Vcn>,
+        /// The encoded runs.
+        runs: &'a [u8],
+        /// Bytes of the whole value; valid in the piece with VCN 0.
+        data_size: u64,
+        /// Bytes of it that were ever written; the rest reads as zeros. Valid in the piece with VCN 0.
+        initialized_size: u64,
+    },
+}
+
+impl<'a> Attribute<'a> {
+    /// The runs of this piece, on a volume of `nr_clusters` clusters; none for a resident one.
+    pub fn runs(&self, nr_clusters: u64) -> Option<RunDecoder<'a>> {
+        match self.body {
+            Body::Resident(_) => None,
+            Body::NonResident { lowest_vcn, end_vcn, runs, .. } => {
+                Some(RunDecoder::new(runs, lowest_vcn, end_vcn, nr_clusters))
+            }
+        }
+    }
+}
+
+/// An attribute that contradicts itself or its record.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("attribute at offset {offset:#x}: {field} is {found:#x}, which does not fit the {room} bytes there")]
+pub struct AttrError {
+    /// Offset in the record.
+    pub offset: usize,
+    /// The field's name.
+    pub field: &'static str,
+    /// Its value.
+    pub found: u64,
+    /// Bytes from the attribute's start to the end of what the record uses.
+    pub room: usize,
+}
+
+/// Iterator over a record's attributes. After an error there is nothing more.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    record: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Attributes<'a> {
+    pub(super) fn new(record: &'a [u8], offset: usize) -> Attributes<'a> {
+        Attributes { record, offset }
+    }
+
+    fn parse(&mut self) -> Result<Option<Attribute<'a>>, AttrError> {
+        let offset = self.offset;
+        let rest = self.record.get(offset..).unwrap_or_default();
+        let wrong = |field, found| AttrError { offset, field, found, room: rest.len() };
+        match U32::ref_from_prefix(rest) {
+            Ok((kind, _)) if kind.get() == END => return Ok(None),
+            Ok(_) => {}
+            Err(_) => return Err(wrong("the end mark", 0)),
+        }
+        let Ok((header, _)) = Header::ref_from_prefix(rest) else { return Err(wrong("the header", 0)) };
+        let length = header.length.get();
+        let bytes = usize::try_from(length).ok().filter(|n| *n >= size_of::<Header>());
+        let bytes = bytes.and_then(|n| rest.get(..n)).ok_or(wrong("length", length.into()))?;
+        let name_at = usize::from(header.name_offset.get());
+        let name = match header.name_length {
+            0 => &[][..],
+            n => bytes
+                .get(name_at..name_at + 2 * usize::from(n))
+                .ok_or(wrong("name offset", name_at as u64))?,
+        };
+        let body_bytes = bytes.get(size_of::<Header>()..).unwrap_or_default();
+        let body = if header.non_resident == 0 {
+            let Ok((raw, _)) = Resident::ref_from_prefix(body_bytes) else {
+                return Err(wrong("length", length.into()));
+            };
+            let at = usize::from(raw.value_offset.get());
+            let value = usize::try_from(raw.value_length.get()).ok().and_then(|n| bytes.get(at..)?.get(..n));
+            Body::Resident(value.ok_or(wrong("value length", raw.value_length.get().into()))?)
+        } else {
+            let Ok((raw, _)) = NonResident::ref_from_prefix(body_bytes) else {
+                return Err(wrong("length", length.into()));
+            };
+            let (lowest, end) = (raw.lowest_vcn.get(), raw.highest_vcn.get().wrapping_add(1));
+            if lowest > end || i64::try_from(end).is_err() {
+                return Err(wrong("highest VCN", raw.highest_vcn.get()));
+            }
+            let runs_offset = raw.runs_offset.get();
+            let runs = bytes.get(usize::from(runs_offset)..);
+            Body::NonResident {
+                lowest_vcn: Vcn(lowest),
+                end_vcn: (end != 1).then_some(Vcn(end)),
+                runs: runs.ok_or(wrong("offset of the runs", runs_offset.into()))?,
+                data_size: raw.data_size.get(),
+                initialized_size: raw.initialized_size.get(),
+            }
+        };
+        self.offset = offset + bytes.len();
+        Ok(Some(Attribute { kind: header.kind.get(), name, body }))
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<Attribute<'a>, AttrError>;
+
+    fn next(&mut self) -> Option<Result<Attribute<'a>, AttrError>> {
+        if self.offset >= self.record.len() {
+            return None;
+        }
+        let item = self.parse().transpose();
+        if !matches!(item, Some(Ok(_))) {
+            self.offset = self.record.len();
+        }
+        item
+    }
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct ListEntry {
+    kind: U32,
+    /// Bytes of this entry, with the name.
+    length: U16,
+    name_length: u8,
+    name_offset: u8,
+    lowest_vcn: U64,
+    /// The record that holds the piece.
+    reference: U64,
+    instance: U16,
+}
+
+/// One entry of an attribute list: a piece of an attribute and the record that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedPiece<'a> {
+    /// See [`types`].
+    pub kind: u32,
+    /// UTF-16LE.
+    pub name: &'a [u8],
+    /// First VCN of the piece.
+    pub lowest_vcn: Vcn,
+    /// File reference of the record.
+    pub reference: u64,
+}
+
+/// Iterator over the value of an `$ATTRIBUTE_LIST`; it ends at the first entry that makes no sense.
+pub fn listed_pieces(list: &[u8]) -> impl Iterator<Item = ListedPiece<'_>> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let (raw, _) = ListEntry::ref_from_prefix(rest).ok()?;
+        let length = usize::from(raw.length.get());
+        let entry = rest.get(..length).filter(|entry| entry.len() >= size_of::<ListEntry>())?;
+        let name_at = usize::from(raw.name_offset);
+        let name = match raw.name_length {
+            0 => &[][..],
+            n => entry.get(name_at..name_at + 2 * usize::from(n))?,
+        };
+        let piece = ListedPiece {
+            kind: raw.kind.get(),
+            name,
+            lowest_vcn: Vcn(raw.lowest_vcn.get()),
+            reference: raw.reference.get(),
+        };
+        rest = rest.get(length..)?;
+        Some(piece)
+    })
+}

@@ -1,0 +1,243 @@
+//! `$MFT`: finding it, records in it, and the values of their attributes.
+
+use super::attr::{Attribute, Body, listed_pieces, types};
+use super::boot::BootSector;
+use super::record::{Fault, Record, mft_no_of};
+use super::runs::RunList;
+use super::{Error, mft_no};
+use crate::event::{Event, Observer};
+use crate::io::{Loss, Source};
+use crate::units::{Geometry, Lcn};
+
+/// Largest value that is read into memory: Windows ends attribute lists at 256 KiB.
+const MAX_VALUE: u64 = 256 << 10;
+
+/// Where the records are.
+#[derive(Debug)]
+pub struct Mft {
+    geometry: Geometry,
+    record_size: usize,
+    runs: RunList,
+    nr_records: u64,
+}
+
+/// The value of an attribute, however many records describe it.
+#[derive(Debug)]
+pub enum Value {
+    /// The value itself.
+    Resident(Vec<u8>),
+    /// Where it lies.
+    Stream(Stream),
+}
+
+/// A value in clusters.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its clusters, from VCN 0 on; fewer than all of them if there is a fault.
+    pub runs: RunList,
+    /// Bytes of it.
+    pub data_size: u64,
+    /// Bytes of it that were ever written.
+    pub initialized_size: u64,
+    /// The first record on the way that could not be used.
+    pub fault: Option<(u64, Fault)>,
+}
+
+impl Mft {
+    /// Finds `$MFT` from its record 0, through its attribute list and extension records if it has any. With
+    /// `salvage` (`--rescue`) a record 0 that cannot be used is taken from `$MFTMirr`, and an `$MFT` that cannot be
+    /// found to its end is used as far as it goes, both with a warning.
+    pub fn open(
+        source: &dyn Source,
+        geometry: Geometry,
+        boot: &BootSector,
+        salvage: bool,
+        observer: &dyn Observer,
+    ) -> Result<Mft, Error> {
+        let record_size = boot.record_size as usize;
+        let mut mft = Mft { geometry, record_size, runs: RunList::default(), nr_records: 0 };
+        let start = mft.first_runs(source, boot.mft_lcn).or_else(|error| {
+            if !salvage || matches!(&error, Error::Read(read) if read.loss() != Loss::BadArea) {
+                return Err(error);
+            }
+            observer.tell(Event::Warning(format_args!("{error}; using its copy in $MFTMirr")));
+            mft.first_runs(source, boot.mftmirr_lcn)
+        })?;
+        mft.runs = start.runs;
+        let mut wanted = start.initialized_size;
+        // Each round sees the extension records that lie in what the round before has found.
+        while let Ok(Some(Value::Stream(more))) = mft.value(source, mft_no::MFT, types::DATA, &[]) {
+            if more.runs.end() > mft.runs.end() {
+                mft.runs = more.runs;
+                wanted = more.initialized_size;
+                continue;
+            }
+            if let Some((mft_no, fault)) = more.fault {
+                let error = Error::Record { mft_no, pos: mft.record_pos(mft_no), fault };
+                if !salvage {
+                    return Err(error);
+                }
+                observer.tell(Event::Warning(format_args!("$MFT is known only in part: {error}")));
+            }
+            break;
+        }
+        let found = mft.runs.end().0 * u64::from(geometry.cluster_size);
+        if found < wanted {
+            let error = Error::ShortMft { found, wanted };
+            if !salvage {
+                return Err(error);
+            }
+            observer.tell(Event::Warning(format_args!("{error}")));
+        }
+        mft.nr_records = wanted.min(found) / u64::from(boot.record_size);
+        Ok(mft)
+    }
+
+    /// The runs that the copy of record 0 at `lcn` holds itself.
+    fn first_runs(&self, source: &dyn Source, lcn: Lcn) -> Result<Stream, Error> {
+        let mft_no = mft_no::MFT;
+        let pos = Some(lcn).filter(|lcn| lcn.0 < self.geometry.nr_clusters).map(|lcn| self.geometry.pos(lcn));
+        let Some(pos) = pos else { return Err(Error::Missing { mft_no, what: "place on the volume" }) };
+        let mut buf = vec![0; self.record_size];
+        source.read_at(pos, &mut buf)?;
+        let record =
+            Record::parse(&mut buf).map_err(|fault| Error::Record { mft_no, pos: Some(pos), fault })?;
+        let mut stream = Stream::empty();
+        for attribute in record.attributes() {
+            let attribute = attribute.map_err(|cause| Error::Attr { mft_no, cause })?;
+            if attribute.kind == types::DATA && attribute.name.is_empty() {
+                stream.append(&attribute, mft_no, self.geometry.nr_clusters)?;
+            }
+        }
+        match stream.runs.runs() {
+            [] => Err(Error::Missing { mft_no, what: "$DATA from VCN 0 on" }),
+            _ => Ok(stream),
+        }
+    }
+
+    /// How many records there are, in use or not.
+    pub fn nr_records(&self) -> u64 {
+        self.nr_records
+    }
+
+    /// Bytes in a record.
+    pub fn record_size(&self) -> usize {
+        self.record_size
+    }
+
+    /// The first byte of a record on the volume.
+    pub fn record_pos(&self, mft_no: u64) -> Option<u64> {
+        self.runs.locate(&self.geometry, mft_no.checked_mul(self.record_size as u64)?)?.0
+    }
+
+    /// Fills `buf` with the records from `mft_no` on, as they lie on disk.
+    pub fn read_raw(&self, source: &dyn Source, mft_no: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let offset = mft_no.saturating_mul(self.record_size as u64);
+        self.runs.read_at(source, &self.geometry, offset, buf).map_err(Fault::Unreadable)
+    }
+
+    /// Reads and checks one record; `buf` holds as many bytes as a record has.
+    pub fn read<'b>(&self, source: &dyn Source, mft_no: u64, buf: &'b mut [u8]) -> Result<Record<'b>, Fault> {
+        self.read_raw(source, mft_no, buf)?;
+        Record::parse(buf)
+    }
+
+    /// Finds the attribute of type `kind` called `name` (UTF-16LE) of a base record, and collects its pieces
+    /// through the attribute list where there is one. None if the record has no such attribute.
+    pub fn value(
+        &self,
+        source: &dyn Source,
+        mft_no: u64,
+        kind: u32,
+        name: &[u8],
+    ) -> Result<Option<Value>, Error> {
+        let mut buf = vec![0; self.record_size];
+        let record = self.read(source, mft_no, &mut buf).map_err(|fault| Error::Record {
+            mft_no,
+            pos: self.record_pos(mft_no),
+            fault,
+        })?;
+        let nr_clusters = self.geometry.nr_clusters;
+        let mut list = None;
+        let mut stream = Stream::empty();
+        for attribute in record.attributes() {
+            let attribute = attribute.map_err(|cause| Error::Attr { mft_no, cause })?;
+            if attribute.kind == types::ATTRIBUTE_LIST {
+                list = Some(self.whole_value(source, mft_no, &attribute)?);
+            }
+            if attribute.kind == kind && attribute.name == name {
+                match attribute.body {
+                    Body::Resident(value) => return Ok(Some(Value::Resident(value.to_vec()))),
+                    Body::NonResident { .. } => stream.append(&attribute, mft_no, nr_clusters)?,
+                }
+            }
+        }
+        let list = list.unwrap_or_default();
+        let mut other = vec![0; self.record_size];
+        for piece in listed_pieces(&list) {
+            // A piece of the base record is in the stream already, unless one in another record comes first.
+            if piece.kind != kind || piece.name != name || piece.lowest_vcn != stream.runs.end() {
+                continue;
+            }
+            let holder = mft_no_of(piece.reference);
+            let record = match self.read(source, holder, &mut other) {
+                Ok(record) => record,
+                Err(fault) => {
+                    stream.fault = Some((holder, fault));
+                    break;
+                }
+            };
+            for attribute in record.attributes() {
+                let attribute = attribute.map_err(|cause| Error::Attr { mft_no: holder, cause })?;
+                if attribute.kind == kind && attribute.name == name {
+                    match attribute.body {
+                        Body::Resident(value) => return Ok(Some(Value::Resident(value.to_vec()))),
+                        Body::NonResident { .. } => stream.append(&attribute, holder, nr_clusters)?,
+                    }
+                }
+            }
+        }
+        let found = stream.fault.is_some() || !stream.runs.runs().is_empty();
+        Ok(found.then_some(Value::Stream(stream)))
+    }
+
+    /// Reads the value of an attribute that one record describes whole.
+    fn whole_value(
+        &self,
+        source: &dyn Source,
+        mft_no: u64,
+        attribute: &Attribute<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        if let Body::Resident(value) = attribute.body {
+            return Ok(value.to_vec());
+        }
+        let mut stream = Stream::empty();
+        stream.append(attribute, mft_no, self.geometry.nr_clusters)?;
+        let mut value = vec![0; stream.data_size.min(MAX_VALUE) as usize];
+        stream.runs.read_at(source, &self.geometry, 0, &mut value)?;
+        Ok(value)
+    }
+}
+
+impl Stream {
+    fn empty() -> Stream {
+        Stream { runs: RunList::default(), data_size: 0, initialized_size: 0, fault: None }
+    }
+
+    /// Adds the piece that follows; others are left out.
+    fn append(&mut self, piece: &Attribute<'_>, mft_no: u64, nr_clusters: u64) -> Result<(), Error> {
+        if let Body::NonResident { lowest_vcn, data_size, initialized_size, .. } = piece.body {
+            if lowest_vcn != self.runs.end() {
+                return Ok(());
+            }
+            if lowest_vcn.0 == 0 {
+                (self.data_size, self.initialized_size) = (data_size, initialized_size);
+            }
+        }
+        for run in piece.runs(nr_clusters).into_iter().flatten() {
+            let run = run.map_err(|cause| Error::Runs { mft_no, kind: piece.kind, cause })?;
+            self.runs.push(run);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! From the bytes of an NTFS volume to typed facts: what it is and which of its clusters are in use.
+//!
+//! Nothing is mounted and nothing is written. The layers, from below: [`boot`], [`record`], [`attr`] and [`runs`]
+//! each decode one structure; [`mft`] finds records and the values of attributes; [`volume`] opens a volume;
+//! [`scan`] finds its used clusters. Numbers on disk are taken for hostile: each is checked before it is used,
+//! and damage to one record is a value to be told, not a reason to stop. The structures are as Windows writes
+//! them; names are those of the public NTFS documentation.
+
+use crate::io::ReadError;
+
+pub mod attr;
+pub mod boot;
+pub mod mft;
+pub mod record;
+pub mod runs;
+pub mod scan;
+pub mod volume;
+
+pub use volume::{NtfsInfo, Volume};
+
+/// Numbers of the MFT records that every volume has.
+pub mod mft_no {
+    /// `$MFT`
+    pub const MFT: u64 = 0;
+    /// `$Volume`
+    pub const VOLUME: u64 = 3;
+    /// `$Bitmap`
+    pub const BITMAP: u64 = 6;
+    /// `$BadClus`
+    pub const BAD_CLUS: u64 = 8;
+}
+
+/// Why a volume cannot be opened or scanned.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A read failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No boot sector where one is wanted.
+    #[error("no NTFS volume: boot sector at byte {pos:#x}: {cause}")]
+    Boot {
+        /// Where it was looked for.
+        pos: u64,
+        /// What is wrong with it.
+        cause: boot::BootError,
+    },
+    /// A record that is needed cannot be used.
+    #[error("MFT record {mft_no}{}: {fault}", At(*pos))]
+    Record {
+        /// The record's number.
+        mft_no: u64,
+        /// Its first byte on the volume, where known.
+        pos: Option<u64>,
+        /// What is wrong with it.
+        fault: record::Fault,
+    },
+    /// A record's attributes contradict themselves.
+    #[error("MFT record {mft_no}: {cause}")]
+    Attr {
+        /// The record's number.
+        mft_no: u64,
+        /// The attribute and what is wrong.
+        cause: attr::AttrError,
+    },
+    /// An attribute's runs cannot be decoded.
+    #[error("MFT record {mft_no}, attribute {kind:#x}: {cause}")]
+    Runs {
+        /// The record's number.
+        mft_no: u64,
+        /// The attribute's type.
+        kind: u32,
+        /// What is wrong with the list.
+        cause: runs::RunError,
+    },
+    /// A metadata file lacks what every volume has.
+    #[error("MFT record {mft_no} has no {what}")]
+    Missing {
+        /// The record's number.
+        mft_no: u64,
+        /// Name of what is missing.
+        what: &'static str,
+    },
+    /// `$MFT` ends before its own size.
+    #[error("$MFT has runs for {found} bytes, but names {wanted}")]
+    ShortMft {
+        /// Bytes in its runs.
+        found: u64,
+        /// Bytes that it names.
+        wanted: u64,
+    },
+    /// `$Bitmap` has too few bits.
+    #[error("$Bitmap has {found} bytes, but {nr_clusters} clusters want {wanted}")]
+    ShortBitmap {
+        /// Its bytes.
+        found: u64,
+        /// Bytes wanted.
+        wanted: u64,
+        /// Clusters of the volume.
+        nr_clusters: u64,
+    },
+    /// `$Bitmap` and the MFT disagree.
+    #[error(
+        "$Bitmap and the MFT disagree about {} clusters ({}): run 'chkdsk /f' on Windows and reboot it \
+         twice, or copy all that either names with --rescue or --ignore-fs-check",
+        .0.total(), .0
+    )]
+    Mismatch(scan::Mismatches),
+}
+
+/// A place for messages, where it is known.
+struct At(Option<u64>);
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |pos| write!(f, " at byte {pos:#x}"))
+    }
+}

@@ -1,0 +1,354 @@
+//! Which clusters are in use: those that the MFT claims, checked against `$Bitmap`.
+//!
+//! One sweep over the MFT in large reads collects the runs of every attribute of every record in use into one
+//! bit a cluster; then `$Bitmap` is laid over it piece by piece. So it costs one bit a cluster, whatever the
+//! number of files. In doubt a cluster is in use: the result is the union of both.
+
+use std::fmt;
+
+use super::attr::{Attribute, types};
+use super::mft::Value;
+use super::record::{Fault, Record, claims_in_use};
+use super::volume::Volume;
+use super::{Error, mft_no};
+use crate::event::{Event, Observer, Phase};
+use crate::extent::{ClusterSet, Difference, Extent};
+use crate::io::buffer::AlignedBuf;
+use crate::io::{Loss, ReadError};
+use crate::units::Lcn;
+
+/// Bytes of one read of the MFT and of `$Bitmap`; a whole record at least.
+const SWEEP: usize = 256 << 10;
+
+/// Differences that are told one by one; the rest is only counted.
+const MAX_TOLD: u64 = 10;
+
+/// Name of the stream of `$BadClus` that holds the bad clusters, UTF-16LE.
+const BAD_STREAM: &[u8] = b"$\0B\0a\0d\0";
+
+/// How to take what is wrong with a volume.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// `--rescue`: whatever cannot be read or makes no sense is told and left out.
+    pub salvage: bool,
+    /// `--ignore-fs-check`: go on although MFT and `$Bitmap` disagree.
+    pub ignore_mismatch: bool,
+}
+
+/// The clusters in use.
+#[derive(Debug)]
+pub struct Usage {
+    /// All of them, without the extra one behind the last.
+    pub used: ClusterSet,
+    /// How many.
+    pub nr_used: u64,
+    /// Records that could not be used although they seem to belong to a file.
+    pub nr_lost_records: u64,
+}
+
+/// How many clusters `$Bitmap` and the MFT disagree about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mismatches {
+    /// Marked in `$Bitmap`, but no attribute's.
+    pub only_in_bitmap: u64,
+    /// An attribute's, but free in `$Bitmap`.
+    pub only_in_mft: u64,
+    /// Claimed by two runs.
+    pub claimed_twice: u64,
+}
+
+impl Mismatches {
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.only_in_bitmap + self.only_in_mft + self.claimed_twice
+    }
+}
+
+impl fmt::Display for Mismatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatches { only_in_bitmap, only_in_mft, claimed_twice } = self;
+        write!(
+            f,
+            "{only_in_bitmap} only in $Bitmap, {only_in_mft} only in the MFT, {claimed_twice} claimed twice"
+        )
+    }
+}
+
+struct Scan<'v> {
+    volume: &'v Volume<'v>,
+    policy: Policy,
+    observer: &'v dyn Observer,
+    used: ClusterSet,
+    mismatches: Mismatches,
+    /// Base records in use, or of unknown state.
+    bases: ClusterSet,
+    /// Extension records that come before their base record.
+    deferred: ClusterSet,
+    bad_clusters: ClusterSet,
+    nr_lost_records: u64,
+}
+
+/// Finds the clusters in use and checks them. Clusters that `$BadClus` lists are not among them.
+pub fn scan(volume: &Volume<'_>, policy: Policy, observer: &dyn Observer) -> Result<Usage, Error> {
+    let mut scan = Scan {
+        volume,
+        policy,
+        observer,
+        used: ClusterSet::new(volume.info.geometry.nr_clusters),
+        mismatches: Mismatches::default(),
+        bases: ClusterSet::new(volume.mft.nr_records()),
+        deferred: ClusterSet::new(volume.mft.nr_records()),
+        bad_clusters: ClusterSet::new(volume.info.geometry.nr_clusters),
+        nr_lost_records: 0,
+    };
+    observer.tell(Event::Phase(Phase::Scan));
+    scan.sweep()?;
+    scan.visit_deferred()?;
+    observer.tell(Event::Phase(Phase::Account));
+    scan.lay_bitmap_over()?;
+    scan.conclude()
+}
+
+impl Scan<'_> {
+    /// Visits every record, in the order of their numbers.
+    fn sweep(&mut self) -> Result<(), Error> {
+        let mft = &self.volume.mft;
+        let (record_size, nr_records) = (mft.record_size(), mft.nr_records());
+        let mut buf = AlignedBuf::new(SWEEP.max(record_size) / record_size * record_size);
+        let per_read = (buf.bytes().len() / record_size) as u64;
+        let mut first = 0;
+        while first < nr_records {
+            let n = per_read.min(nr_records - first);
+            let chunk = buf.bytes_mut().get_mut(..n as usize * record_size).unwrap_or_default();
+            let swept = self.or_bad(mft.read_raw(self.volume.source, first, chunk))?;
+            for (mft_no, record) in (first..).zip(chunk.chunks_exact_mut(record_size)) {
+                // Where the sweep met a bad area, each record gets a read of its own.
+                let whole = match swept {
+                    Ok(()) => Ok(()),
+                    Err(_) => self.or_bad(mft.read_raw(self.volume.source, mft_no, record))?,
+                };
+                match whole {
+                    Ok(()) => self.visit(mft_no, record)?,
+                    Err(fault) => self.lose(mft_no, fault)?,
+                }
+            }
+            first += n;
+            self.observer.tell(Event::Progress { done: first, total: nr_records });
+        }
+        Ok(())
+    }
+
+    /// Sorts out a read that failed for another reason than a bad area: that ends the scan.
+    fn or_bad(&self, read: Result<(), Fault>) -> Result<Result<(), Fault>, Error> {
+        match read {
+            Err(Fault::Unreadable(error)) if error.loss() != Loss::BadArea => Err(error.into()),
+            other => Ok(other),
+        }
+    }
+
+    /// Takes one record as it lies on disk.
+    fn visit(&mut self, mft_no: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let in_use = claims_in_use(bytes);
+        match Record::parse(bytes) {
+            Ok(record) if !record.in_use() => Ok(()),
+            Ok(record) => match record.base_mft_no() {
+                None => {
+                    self.bases.insert(mft_no);
+                    self.claim(mft_no, &record)
+                }
+                Some(base) if base < mft_no => match self.bases.contains(base) {
+                    true => self.claim(mft_no, &record),
+                    false => Ok(()),
+                },
+                Some(_) => {
+                    self.deferred.insert(mft_no);
+                    Ok(())
+                }
+            },
+            // What was never a record, or belongs to no file, holds no clusters.
+            Err(_) if !in_use => Ok(()),
+            Err(fault) => self.lose(mft_no, fault),
+        }
+    }
+
+    /// Tells of a record in use that cannot be used; without `--rescue` the end.
+    fn lose(&mut self, mft_no: u64, fault: Fault) -> Result<(), Error> {
+        let error = Error::Record { mft_no, pos: self.volume.mft.record_pos(mft_no), fault };
+        // Its extension records may be whole.
+        self.bases.insert(mft_no);
+        self.tolerate(error)
+    }
+
+    /// With `--rescue` a warning and a count, else the end.
+    fn tolerate(&mut self, error: Error) -> Result<(), Error> {
+        if !self.policy.salvage {
+            return Err(error);
+        }
+        self.observer.tell(Event::Warning(format_args!("{error}")));
+        self.nr_lost_records += 1;
+        Ok(())
+    }
+
+    /// Visits the extension records that the sweep met before their base.
+    fn visit_deferred(&mut self) -> Result<(), Error> {
+        let deferred = std::mem::replace(&mut self.deferred, ClusterSet::new(0));
+        let mut buf = AlignedBuf::new(self.volume.mft.record_size());
+        for mft_no in deferred.extents().flat_map(|extent| extent.lcn.0..extent.end()) {
+            let record = match self.volume.mft.read(self.volume.source, mft_no, buf.bytes_mut()) {
+                Ok(record) => record,
+                Err(fault) => {
+                    self.lose(mft_no, fault)?;
+                    continue;
+                }
+            };
+            if record.base_mft_no().is_some_and(|base| self.bases.contains(base)) {
+                self.claim(mft_no, &record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the clusters of all attributes of a record.
+    fn claim(&mut self, mft_no: u64, record: &Record<'_>) -> Result<(), Error> {
+        let base = record.base_mft_no().unwrap_or(mft_no);
+        for attribute in record.attributes() {
+            match attribute {
+                Ok(attribute) => self.claim_runs(mft_no, base, &attribute)?,
+                Err(cause) => self.tolerate(Error::Attr { mft_no, cause })?,
+            }
+        }
+        Ok(())
+    }
+
+    fn claim_runs(&mut self, mft_no: u64, base: u64, attribute: &Attribute<'_>) -> Result<(), Error> {
+        let is_bad =
+            base == mft_no::BAD_CLUS && attribute.kind == types::DATA && attribute.name == BAD_STREAM;
+        for run in attribute.runs(self.volume.info.geometry.nr_clusters).into_iter().flatten() {
+            match run {
+                Ok(run) => {
+                    let Some(extent) = run.extent() else { continue };
+                    self.mismatches.claimed_twice += self.used.insert_extent(extent);
+                    if is_bad {
+                        self.bad_clusters.insert_extent(extent);
+                    }
+                }
+                Err(cause) => self.tolerate(Error::Runs { mft_no, kind: attribute.kind, cause })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares with `$Bitmap` and adds what only that has.
+    fn lay_bitmap_over(&mut self) -> Result<(), Error> {
+        let Volume { source, mft, info, .. } = self.volume;
+        let (mft_no, nr_clusters) = (mft_no::BITMAP, info.geometry.nr_clusters);
+        let wanted = nr_clusters.div_ceil(8);
+        let bitmap = match mft.value(*source, mft_no, types::DATA, &[]) {
+            Ok(Some(bitmap)) => bitmap,
+            Ok(None) => return self.without_bitmap(Error::Missing { mft_no, what: "$DATA" }, 0),
+            Err(error) => return self.without_bitmap(error, 0),
+        };
+        let found = match &bitmap {
+            Value::Resident(bytes) => bytes.len() as u64,
+            Value::Stream(stream) => {
+                stream.data_size.min(stream.runs.end().0 * u64::from(info.geometry.cluster_size))
+            }
+        };
+        let mut buf = AlignedBuf::new(SWEEP);
+        let end = wanted.min(found);
+        let mut at = 0;
+        while at < end {
+            let n = (end - at).min(SWEEP as u64) as usize;
+            let piece = buf.bytes_mut().get_mut(..n).unwrap_or_default();
+            match &bitmap {
+                Value::Resident(bytes) => {
+                    piece.iter_mut().zip(bytes.iter().skip(at as usize)).for_each(|(to, from)| *to = *from);
+                    self.absorb(at, piece);
+                }
+                Value::Stream(stream) => {
+                    let read = |at, piece: &mut [u8]| stream.runs.read_at(*source, &info.geometry, at, piece);
+                    match read(at, piece) {
+                        Ok(()) => self.absorb(at, piece),
+                        Err(error) => self.absorb_in_parts(at, piece, error, read)?,
+                    }
+                }
+            }
+            at += n as u64;
+            self.observer.tell(Event::Progress { done: at, total: wanted });
+        }
+        if end < wanted {
+            return self.without_bitmap(Error::ShortBitmap { found, wanted, nr_clusters }, end);
+        }
+        Ok(())
+    }
+
+    /// A piece of `$Bitmap` that could not be read at once: what can be read of it sector by sector counts, the
+    /// rest is in use.
+    fn absorb_in_parts(
+        &mut self,
+        at: u64,
+        piece: &mut [u8],
+        error: ReadError,
+        read: impl Fn(u64, &mut [u8]) -> Result<(), ReadError>,
+    ) -> Result<(), Error> {
+        if !self.policy.salvage || error.loss() != Loss::BadArea {
+            return Err(error.into());
+        }
+        let sector_size = self.volume.source.sector_size() as usize;
+        for (at, part) in (at..).step_by(sector_size).zip(piece.chunks_mut(sector_size)) {
+            match read(at, part) {
+                Ok(()) => self.absorb(at, part),
+                Err(error) if error.loss() != Loss::BadArea => return Err(error.into()),
+                Err(error) => {
+                    self.observer.tell(Event::Warning(format_args!("$Bitmap: {error}; taken as in use")));
+                    self.used.insert_extent(Extent { lcn: Lcn(at * 8), len: part.len() as u64 * 8 });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays one piece of `$Bitmap`, from its byte `at` on, over the clusters that the MFT claims.
+    fn absorb(&mut self, at: u64, piece: &[u8]) {
+        let Scan { used, mismatches, observer, .. } = self;
+        used.absorb_bitmap(at * 8, piece, |difference| {
+            match difference {
+                Difference::OnlyInBitmap(_) => mismatches.only_in_bitmap += 1,
+                Difference::OnlyInSet(_) => mismatches.only_in_mft += 1,
+            }
+            if mismatches.only_in_bitmap + mismatches.only_in_mft <= MAX_TOLD {
+                observer.tell(Event::Mismatch(difference));
+            }
+        });
+    }
+
+    /// With `--rescue` every cluster whose bit, from byte `at` of `$Bitmap` on, cannot be had is in use.
+    fn without_bitmap(&mut self, error: Error, at: u64) -> Result<(), Error> {
+        let gone = matches!(&error, Error::Read(read) if read.loss() != Loss::BadArea);
+        if gone || !self.policy.salvage {
+            return Err(error);
+        }
+        self.observer.tell(Event::Warning(format_args!("{error}; every cluster it should cover is taken")));
+        self.used.insert_extent(Extent { lcn: Lcn(at * 8), len: u64::MAX });
+        Ok(())
+    }
+
+    fn conclude(mut self) -> Result<Usage, Error> {
+        if self.mismatches.total() > 0 {
+            let error = Error::Mismatch(self.mismatches);
+            if !self.policy.salvage && !self.policy.ignore_mismatch {
+                return Err(error);
+            }
+            self.observer.tell(Event::Warning(format_args!(
+                "$Bitmap and the MFT disagree about {} clusters ({}): all of them are saved",
+                self.mismatches.total(),
+                self.mismatches
+            )));
+        }
+        for extent in self.bad_clusters.extents() {
+            self.used.remove_extent(extent);
+        }
+        let nr_used = self.used.count();
+        Ok(Usage { used: self.used, nr_used, nr_lost_records: self.nr_lost_records })
+    }
+}

@@ -1,0 +1,133 @@
+//! Opening a volume: its boot sector, `$MFT`, and what `$Volume` says of it.
+
+use std::io;
+
+use super::attr::types;
+use super::boot::{BOOT_SECTOR_LEN, BootError, BootSector};
+use super::mft::{Mft, Value};
+use super::{Error, mft_no};
+use crate::event::{Event, Observer};
+use crate::io::{Loss, ReadError, Source};
+use crate::units::Geometry;
+
+/// Bytes of a label in UTF-8: Windows takes 32 UTF-16 units, the format 128 and each up to 3 bytes.
+pub type Label = heapless::String<384>;
+
+/// What a volume says of itself.
+#[derive(Clone, Debug)]
+pub struct NtfsInfo {
+    /// Its shape.
+    pub geometry: Geometry,
+    /// Bytes in a sector of the volume.
+    pub sector_size: u32,
+    /// NTFS version, major and minor; none where `$Volume` cannot be read.
+    pub version: Option<(u8, u8)>,
+    /// Is it marked for a check?
+    pub is_dirty: bool,
+    /// Its label.
+    pub label: Label,
+    /// Its serial number.
+    pub serial: u64,
+}
+
+/// A volume that is open for reading.
+pub struct Volume<'a> {
+    /// What it is read from.
+    pub source: &'a dyn Source,
+    /// Its records.
+    pub mft: Mft,
+    /// What it says of itself.
+    pub info: NtfsInfo,
+}
+
+/// `$VOLUME_INFORMATION`: the flag of a volume that was not unmounted, or is known to be damaged.
+const DIRTY: u8 = 1;
+
+impl<'a> Volume<'a> {
+    /// Opens the volume that `source` begins with. With `salvage` (`--rescue`) the copies of the boot sector and of
+    /// `$MFT`'s record stand in where the originals cannot be used, and a `$Volume` that cannot be read is left
+    /// out, each with a warning.
+    pub fn open(source: &'a dyn Source, salvage: bool, observer: &dyn Observer) -> Result<Volume<'a>, Error> {
+        let boot = match read_boot_sector(source, 0) {
+            Ok(boot) => boot,
+            Err(error) if salvage && !is_final(&error) => {
+                let backup = backup_boot_sector(source).ok_or_else(|| {
+                    observer.tell(Event::Warning(format_args!("no backup boot sector in the last sector")));
+                });
+                let Ok((pos, boot)) = backup else { return Err(error) };
+                observer.tell(Event::Warning(format_args!("{error}; using its backup at byte {pos:#x}")));
+                boot
+            }
+            Err(error) => return Err(error),
+        };
+        let geometry =
+            boot.geometry(source.len()).map_err(|cause| Error::Boot { pos: 0, cause: cause.into() })?;
+        let mft = Mft::open(source, geometry, &boot, salvage, observer)?;
+        let info = NtfsInfo {
+            geometry,
+            sector_size: boot.sector_size,
+            version: None,
+            is_dirty: false,
+            label: Label::new(),
+            serial: boot.serial,
+        };
+        let mut volume = Volume { source, mft, info };
+        match volume.read_volume_record() {
+            Err(error) if salvage && !is_final(&error) => {
+                observer.tell(Event::Warning(format_args!("version and dirty flag unknown: {error}")));
+            }
+            other => other?,
+        }
+        Ok(volume)
+    }
+
+    /// Takes label, version and flags from `$Volume`.
+    fn read_volume_record(&mut self) -> Result<(), Error> {
+        let mft_no = mft_no::VOLUME;
+        let information = self.mft.value(self.source, mft_no, types::VOLUME_INFORMATION, &[])?;
+        // Eight unused bytes, major version, minor version, flags.
+        match information {
+            Some(Value::Resident(value)) if value.len() >= 12 => {
+                let byte = |at: usize| value.get(at).copied().unwrap_or(0);
+                self.info.version = Some((byte(8), byte(9)));
+                self.info.is_dirty = byte(10) & DIRTY != 0;
+            }
+            _ => return Err(Error::Missing { mft_no, what: "$VOLUME_INFORMATION" }),
+        }
+        if let Some(Value::Resident(name)) = self.mft.value(self.source, mft_no, types::VOLUME_NAME, &[])? {
+            let units = name.chunks_exact(2).filter_map(|two| Some(u16::from_le_bytes(two.try_into().ok()?)));
+            for char in char::decode_utf16(units) {
+                if self.info.label.push(char.unwrap_or(char::REPLACEMENT_CHARACTER)).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does the error concern the whole disk, so that looking elsewhere on it is of no use?
+fn is_final(error: &Error) -> bool {
+    matches!(error, Error::Read(read) if read.loss() != Loss::BadArea)
+        || matches!(error, Error::Boot { cause: BootError::BitLocker, .. })
+}
+
+/// Reads and parses the boot sector at byte `pos`.
+fn read_boot_sector(source: &dyn Source, pos: u64) -> Result<BootSector, Error> {
+    if source.len() < pos.saturating_add(BOOT_SECTOR_LEN as u64) {
+        let cause = io::Error::new(io::ErrorKind::InvalidData, "too short for an NTFS volume");
+        return Err(ReadError { pos, len: BOOT_SECTOR_LEN, cause }.into());
+    }
+    let mut bytes = [0; BOOT_SECTOR_LEN];
+    source.read_at(pos, &mut bytes)?;
+    BootSector::parse(&bytes).map_err(|cause| Error::Boot { pos, cause })
+}
+
+/// The backup boot sector, if it is in the last sector of the source, and where.
+fn backup_boot_sector(source: &dyn Source) -> Option<(u64, BootSector)> {
+    [512, 4096, 1024, 2048].into_iter().find_map(|sector_size| {
+        let pos = source.len().checked_sub(sector_size)?;
+        let boot = read_boot_sector(source, pos).ok()?;
+        (boot.backup_pos() == Some(pos)).then_some((pos, boot))
+    })
+}

@@ -1,0 +1,288 @@
+//! Does a job: opens source and target, pumps, and tells. The only file that knows all others.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::copy::{CopyError, VolumeFeed, pump};
+use crate::event::{Event, Observer, Phase};
+use crate::image::{self, ImageError, ImageReader};
+use crate::io::disk::{Disk, OpenError};
+use crate::io::mounts::{Place, mounts_of};
+use crate::io::stream::DrySink;
+use crate::io::target::{Room, Target, TargetError, TargetName};
+use crate::io::{Sink, WriteError};
+use crate::job::{Action, Job, SourceName};
+use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
+use crate::ntfs::scan::{Policy, scan};
+use crate::ntfs::{self, Volume};
+use crate::plan::Plan;
+use crate::units::Geometry;
+
+/// Bytes of an image that are read at once.
+const IMAGE_READ: usize = 256 << 10;
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The source cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The source is in use.
+    #[error("source '{}' is mounted for writing on '{}': unmount it first, or mount it read-only", source_path.display(), point.display())]
+    SourceMounted {
+        /// The source.
+        source_path: PathBuf,
+        /// Where it is mounted.
+        point: PathBuf,
+    },
+    /// The target is refused, or failed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The volume makes no sense.
+    #[error("{cause}{}", advice(cause))]
+    Ntfs {
+        /// What is wrong with it.
+        #[from]
+        cause: ntfs::Error,
+    },
+    /// The volume was not unmounted.
+    #[error("the volume is marked dirty: run 'chkdsk /f' on Windows, or copy it as it is with --force")]
+    Dirty,
+    /// The image makes no sense.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The image cannot be opened.
+    #[error("cannot open the image '{}': {cause}", path.display())]
+    OpenImage {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The copy ended early.
+    #[error("{cause}{}", copy_advice(cause))]
+    Copy {
+        /// What went wrong.
+        #[from]
+        cause: CopyError,
+    },
+    /// The target could not be finished.
+    #[error(transparent)]
+    Finish(#[from] WriteError),
+}
+
+/// What to do about a disk that does not give what is there.
+const FAILING_DISK: &str = "; the disk is failing: --rescue goes on and marks what is lost";
+
+fn advice(error: &ntfs::Error) -> &'static str {
+    let read = match error {
+        ntfs::Error::Read(read) => read,
+        ntfs::Error::Record { fault: ntfs::record::Fault::Unreadable(read), .. } => read,
+        _ => return "",
+    };
+    if read.loss() == crate::io::Loss::BadArea { FAILING_DISK } else { "" }
+}
+
+fn copy_advice(error: &CopyError) -> &'static str {
+    match error {
+        CopyError::Read(read) if read.loss() == crate::io::Loss::BadArea => FAILING_DISK,
+        _ => "",
+    }
+}
+
+/// What a job that came to its end has lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Bytes that could not be read and are marked in the target.
+    pub bytes: u64,
+    /// MFT records in use that could not be used.
+    pub records: u64,
+}
+
+impl Losses {
+    /// Was anything lost?
+    pub fn any(&self) -> bool {
+        *self != Losses::default()
+    }
+}
+
+/// Does the job. Every check comes before the first byte is written.
+pub fn run(job: &Job, observer: &dyn Observer) -> Result<Losses, RunError> {
+    match &job.action {
+        Action::Clone(target) => copy_volume(job, target, false, observer),
+        Action::Save(target) => copy_volume(job, target, true, observer),
+        Action::Restore(target) => restore(&job.source, target, observer),
+        Action::Check => {
+            let target = DrySink::new("standard output".into(), true);
+            check_image(&job.source, target, observer)?;
+            observer.tell(Event::Note(format_args!("The image's structure is whole.")));
+            Ok(Losses::default())
+        }
+    }
+}
+
+/// Saves or clones.
+fn copy_volume(
+    job: &Job,
+    target: &TargetName,
+    to_image: bool,
+    observer: &dyn Observer,
+) -> Result<Losses, RunError> {
+    let path = job.source.path().unwrap_or(Path::new("-"));
+    refuse_writable_mount(path)?;
+    let target = Target::examine(target, Some(path))?;
+    let disk = Disk::open(path)?;
+    let volume = Volume::open(&disk, job.rescue, observer)?;
+    let geometry = volume.info.geometry;
+    observer.tell(Event::Volume(&volume.info));
+    if volume.info.is_dirty {
+        if !job.force && !job.rescue {
+            return Err(RunError::Dirty);
+        }
+        observer.tell(Event::Warning(format_args!("the volume is marked dirty; it is copied as it is")));
+    }
+    if !to_image {
+        warn_of_sector_size(&target, volume.info.sector_size, observer);
+    }
+    let policy = Policy { salvage: job.rescue, ignore_mismatch: job.ignore_fs_check };
+    let usage = scan(&volume, policy, observer)?;
+    observer.tell(Event::SpaceInUse { nr_used: usage.nr_used, geometry });
+    let plan = Plan::new(geometry, usage.used, usage.nr_used);
+
+    let room = if to_image {
+        let image = image::encoded_len(&geometry, plan.nr_used, plan.nr_gaps());
+        Room { length: image, content: image }
+    } else {
+        Room { length: geometry.written_end(), content: plan.total_bytes() }
+    };
+    target.require(room)?;
+    let mut feed = VolumeFeed::new(&disk, &plan, volume.info.sector_size, job.rescue, observer);
+    let sink = if to_image { target.open_image(geometry, plan.nr_used) } else { target.open_raw(&geometry) };
+    let phase = if to_image { Phase::Save } else { Phase::Clone };
+    into_target(&target, sink?, observer, |sink| {
+        observer.tell(Event::Phase(phase));
+        pump(&mut feed, sink, plan.total_bytes(), observer)
+    })?;
+    let losses = Losses { bytes: feed.lost(), records: usage.nr_lost_records };
+    tell_losses(&losses, observer);
+    Ok(losses)
+}
+
+/// Restores an image. One in a file is walked first, so that a damaged one overwrites nothing.
+fn restore(source: &SourceName, target: &TargetName, observer: &dyn Observer) -> Result<Losses, RunError> {
+    let target = Target::examine(target, source.path())?;
+    let can_be_read_twice = source.path().is_some_and(Path::is_file);
+    if can_be_read_twice {
+        check_image(source, DrySink::new(target.name(), target.takes_any_order()), observer)?;
+        if let Some(boot) = first_sector(source) {
+            warn_of_sector_size(&target, boot.sector_size, observer);
+        }
+    }
+    let mut image = open_image(source)?;
+    if !can_be_read_twice {
+        observer.tell(Event::Image(&image.info));
+    }
+    let geometry = image.info.geometry;
+    let total = image_bytes(&geometry, image.info.nr_used);
+    target.require(Room { length: geometry.written_end(), content: total })?;
+    into_target(&target, target.open_raw(&geometry)?, observer, |sink| {
+        observer.tell(Event::Phase(Phase::Restore));
+        pump(&mut image, sink, total, observer)?;
+        tell_of_missing_extra(&image, observer);
+        Ok(())
+    })?;
+    Ok(Losses::default())
+}
+
+/// Walks an image to its end and shows what its header says.
+fn check_image(source: &SourceName, mut sink: DrySink, observer: &dyn Observer) -> Result<(), RunError> {
+    let mut image = open_image(source)?;
+    observer.tell(Event::Image(&image.info));
+    observer.tell(Event::Phase(Phase::Check));
+    let total = image_bytes(&image.info.geometry, image.info.nr_used);
+    pump(&mut image, &mut sink, total, observer)?;
+    tell_of_missing_extra(&image, observer);
+    Ok(())
+}
+
+fn image_bytes(geometry: &Geometry, nr_used: u64) -> u64 {
+    nr_used * u64::from(geometry.cluster_size) + u64::from(geometry.extra_len())
+}
+
+/// Fills a sink that was just opened, finishes it and gives the target its name. If that fails, says what is left.
+fn into_target(
+    target: &Target,
+    mut sink: Box<dyn Sink>,
+    observer: &dyn Observer,
+    fill: impl FnOnce(&mut dyn Sink) -> Result<(), CopyError>,
+) -> Result<(), RunError> {
+    let filled = fill(sink.as_mut()).map_err(RunError::from).and_then(|()| {
+        observer.tell(Event::Phase(Phase::Sync));
+        sink.finish()?;
+        Ok(target.publish()?)
+    });
+    if let Some(left) = filled.as_ref().err().and_then(|_| target.left_behind()) {
+        observer.tell(Event::Warning(format_args!("{left}")));
+    }
+    filled
+}
+
+fn open_image(source: &SourceName) -> Result<ImageReader<impl Read + use<>>, RunError> {
+    let file = match source {
+        SourceName::Path(path) => File::open(path),
+        SourceName::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+    };
+    let path = || source.path().unwrap_or(Path::new("standard input")).to_owned();
+    let file = file.map_err(|cause| RunError::OpenImage { path: path(), cause })?;
+    Ok(ImageReader::open(BufReader::with_capacity(IMAGE_READ, file))?)
+}
+
+/// The boot sector in an image that can be read twice.
+fn first_sector(source: &SourceName) -> Option<BootSector> {
+    let mut bytes = [0; BOOT_SECTOR_LEN];
+    let mut image = open_image(source).ok()?;
+    match image.next(&mut bytes) {
+        Ok(Some((0, _))) => BootSector::parse(&bytes).ok(),
+        _ => None,
+    }
+}
+
+fn refuse_writable_mount(source: &Path) -> Result<(), RunError> {
+    let mounts = Place::of(source).map(|place| mounts_of(&place)).unwrap_or_default();
+    match mounts.into_iter().find(|mount| mount.writable) {
+        Some(mount) => Err(RunError::SourceMounted { source_path: source.to_owned(), point: mount.point }),
+        None => Ok(()),
+    }
+}
+
+fn warn_of_sector_size(target: &Target, volume: u32, observer: &dyn Observer) {
+    if let Some(device) = target.sector_size().filter(|device| *device != volume) {
+        observer.tell(Event::Warning(format_args!(
+            "the volume has sectors of {volume} bytes, but {} of {device}: Windows will not mount the copy there",
+            target.name()
+        )));
+    }
+}
+
+fn tell_of_missing_extra<R: Read>(image: &ImageReader<R>, observer: &dyn Observer) {
+    if image.lacks_extra() {
+        observer.tell(Event::Warning(format_args!("the image holds no backup boot sector")));
+    }
+}
+
+fn tell_losses(losses: &Losses, observer: &dyn Observer) {
+    if losses.bytes > 0 {
+        observer.tell(Event::Note(format_args!(
+            "Lost: {} bytes could not be read and are marked BadSectoR.",
+            losses.bytes
+        )));
+    }
+    if losses.records > 0 {
+        observer.tell(Event::Note(format_args!(
+            "Lost: {} MFT records could not be used; the files they describe may be damaged.",
+            losses.records
+        )));
+    }
+}
