@@ -39,7 +39,7 @@ test: setup
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; fi
 	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --all-targets -- -D warnings; fi
 	$(MAKE) initramfs
-	cargo test --release
+	cargo test
 
 setup:
 	.ci/setup test

@@ -1,0 +1,13 @@
+//! Tests of the program as its users run it: real volumes, the real ntfsclone, faulty disks, QEMU.
+//!
+//! They need root (loop devices, mounts) and the tools that `.ci/setup test` installs; one that is missing fails a
+//! test. They use no network, leave nothing behind, and end only what they started.
+
+mod cli;
+mod compat;
+mod device;
+mod edit;
+mod firmware;
+mod rescue;
+mod tools;
+mod volumes;

@@ -1,0 +1,151 @@
+//! Running programs, and comparing what they wrote.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a program said.
+pub struct Said {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Said {
+        Said {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The run succeeded, or the test fails with all that it said.
+    #[track_caller]
+    pub fn ok(self) -> Said {
+        self.exits(0)
+    }
+
+    /// The run ended with this status.
+    #[track_caller]
+    pub fn exits(self, status: i32) -> Said {
+        assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Some line on either channel contains this.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Said {
+        let said = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(said, "wanted: {text}\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// Runs our program.
+pub fn ours<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Said {
+    run(Command::new(env!("CARGO_BIN_EXE_ntfsrescue")).args(args))
+}
+
+/// Runs the real ntfsclone.
+pub fn ntfsclone<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Said {
+    run(Command::new("ntfsclone").args(args))
+}
+
+/// Runs a program with nothing on its standard input.
+pub fn run(command: &mut Command) -> Said {
+    let output = command.stdin(Stdio::null()).output();
+    Said::of(output.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}; .ci/setup test installs it")))
+}
+
+/// Runs a shell command line in which `$OURS` is our program; a failure anywhere in a pipe fails it.
+pub fn shell(line: &str) -> Said {
+    run(Command::new("bash")
+        .args(["-c", &format!("set -euo pipefail; {line}")])
+        .env("OURS", env!("CARGO_BIN_EXE_ntfsrescue")))
+}
+
+/// The path as text: all paths of tests are.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Waits for something to become true.
+#[track_caller]
+pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited 30 s in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Both files have the same bytes.
+#[track_caller]
+pub fn assert_same(a: &Path, b: &Path) {
+    assert_eq!(len(a), len(b), "length of {} and {}", a.display(), b.display());
+    assert_same_up_to(a, b, len(a));
+}
+
+/// Both files begin with the same `len` bytes.
+#[track_caller]
+pub fn assert_same_up_to(a: &Path, b: &Path, len: u64) {
+    run(Command::new("cmp").arg("-n").arg(len.to_string()).arg(a).arg(b)).ok();
+}
+
+/// From byte `from` on the file holds zeros only.
+#[track_caller]
+pub fn assert_zeros_from(path: &Path, from: u64) {
+    let mut file = File::open(path).unwrap();
+    file.seek(SeekFrom::Start(from)).unwrap();
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest).unwrap();
+    assert!(rest.iter().all(|byte| *byte == 0), "{} has data behind byte {from}", path.display());
+}
+
+pub fn len(path: &Path) -> u64 {
+    path.metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display())).len()
+}
+
+/// Bytes that a file occupies: less than its length where it has holes.
+pub fn occupied(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().unwrap().blocks() * 512
+}
+
+/// A loop device over a file, gone when dropped.
+pub struct Loop(pub PathBuf);
+
+impl Loop {
+    /// Attaches `file` with logical sectors of `sector_size` bytes, reads and writes going straight to it.
+    pub fn attach(file: &Path, sector_size: u32) -> Loop {
+        let said = run(Command::new("losetup")
+            .args(["--find", "--show", "--direct-io=on", "--sector-size", &sector_size.to_string()])
+            .arg(file))
+        .ok();
+        Loop(PathBuf::from(said.stdout.trim()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run(Command::new("losetup").arg("--detach").arg(&self.0));
+    }
+}
+
+/// Pseudo-random bytes, the same for the same seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}

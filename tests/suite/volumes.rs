@@ -1,0 +1,141 @@
+//! NTFS volumes to test with: made by mkntfs and filled through ntfs-3g, and those that somebody else gave.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::tools::{noise, run, wait_for};
+
+/// Names a folder with further volumes, raw or zstd-compressed; its volumes join the compatibility tests.
+const FOLDER: &str = "NTFSRESCUE_VOLUMES";
+
+/// A folder of one test, and what it needs there.
+pub struct Place(TempDir);
+
+impl Place {
+    pub fn new() -> Place {
+        Place(tempfile::Builder::new().prefix("ntfsrescue-test-").tempdir().unwrap())
+    }
+
+    /// A name in the folder.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The names of all files in it.
+    pub fn names(&self) -> Vec<String> {
+        let entries = self.0.path().read_dir().unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Makes a volume of `size` bytes in a sparse file.
+pub fn mkntfs(path: &Path, size: u64, sector_size: u32, cluster_size: u32) {
+    File::create(path).unwrap().set_len(size).unwrap();
+    format(path, sector_size, cluster_size);
+}
+
+/// Makes a volume on a device or file.
+pub fn format(path: &Path, sector_size: u32, cluster_size: u32) {
+    run(Command::new("mkntfs")
+        .args(["-F", "-Q", "-q", "-L", "Prüfung", "-s", &sector_size.to_string(), "-c", &cluster_size.to_string()])
+        .arg(path))
+    .ok();
+}
+
+/// A volume mounted through ntfs-3g, unmounted and written back when dropped.
+pub struct Mounted {
+    point: TempDir,
+    driver: std::process::Child,
+}
+
+impl Mounted {
+    pub fn new(volume: &Path, options: &str) -> Mounted {
+        let point = tempfile::tempdir().unwrap();
+        let driver = Command::new("ntfs-3g")
+            .args(["-o", &format!("no_detach,{options}")])
+            .args([volume, point.path()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run ntfs-3g: {error}"));
+        wait_for("ntfs-3g to mount", || {
+            run(Command::new("mountpoint").arg("-q").arg(point.path())).status == 0
+        });
+        Mounted { point, driver }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.point.path()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg(self.point.path()));
+        // It has written everything back when it ends.
+        let _ended = self.driver.wait();
+    }
+}
+
+/// Fills a volume with a mix of what occurs: many tiny files (resident), larger ones, two that are fragmented, one
+/// with holes, one with a stream; then some are deleted again.
+pub fn fill(volume: &Path, nr_files: u64) {
+    let mounted = Mounted::new(volume, "big_writes,streams_interface=windows");
+    let root = mounted.path();
+    for i in 0..nr_files {
+        let folder = root.join(format!("folder{}", i % 7));
+        std::fs::create_dir_all(&folder).unwrap();
+        let len = if i % 3 == 0 { 20 + i % 500 } else { (i * 7919) % 30_000 } as usize;
+        std::fs::write(folder.join(format!("file{i}.bin")), noise(i, len)).unwrap();
+    }
+    let mut fragments = ["a", "b"].map(|name| File::create(root.join(name)).unwrap());
+    for i in 0..40 {
+        for fragment in &mut fragments {
+            fragment.write_all(&noise(i, 9000)).unwrap();
+            fragment.sync_all().unwrap();
+        }
+    }
+    let mut holes = File::create(root.join("holes")).unwrap();
+    for i in 0..5 {
+        use std::io::{Seek, SeekFrom};
+        holes.seek(SeekFrom::Start(i * 200_000)).unwrap();
+        holes.write_all(&noise(i, 3000)).unwrap();
+    }
+    std::fs::write(root.join("a:stream"), noise(3, 5000)).unwrap();
+    for i in (0..nr_files).step_by(5) {
+        std::fs::remove_file(root.join(format!("folder{}/file{i}.bin", i % 7))).unwrap();
+    }
+}
+
+/// A filled volume of 24 MiB with clusters of 4 KiB: what most tests start from.
+pub fn small_volume(path: &Path) {
+    mkntfs(path, 24 << 20, 512, 4096);
+    fill(path, 150);
+}
+
+/// The volumes in the folder that the environment names, decompressed into `place`: name and path of each.
+pub fn given(place: &Place) -> Vec<(String, PathBuf)> {
+    let Some(folder) = std::env::var_os(FOLDER) else { return Vec::new() };
+    let entries = Path::new(&folder).read_dir();
+    let entries = entries.unwrap_or_else(|error| panic!("{FOLDER} names {}: {error}", folder.display()));
+    let mut volumes = Vec::new();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if let Some(stem) = name.strip_suffix(".zst") {
+            let raw = place.at(stem);
+            run(Command::new("zstd").args(["-d", "-q", "--long=27", "--sparse"]).arg(&path).arg("-o").arg(&raw)).ok();
+            volumes.push((stem.to_owned(), raw));
+        } else if name.ends_with(".ntfs") {
+            volumes.push((name, path));
+        }
+    }
+    assert!(!volumes.is_empty(), "{FOLDER} names {}, but no volume is there", folder.display());
+    volumes.sort();
+    volumes
+}
