@@ -101,7 +101,9 @@ pub struct Target {
 
 #[derive(Debug)]
 enum Kind {
+    /// A file that is to be made, under another name until it is whole.
     New,
+    /// A file that is written in place.
     File,
     Device {
         file: File,
@@ -147,10 +149,12 @@ impl Target {
             if path.symlink_metadata().is_ok() {
                 return Err(TargetError::Exists(path));
             }
+            std::fs::metadata(folder_of(&path)).map_err(system("look at the folder of"))?;
             let part = part_of(&path);
             return match part.symlink_metadata() {
-                Ok(_) => Err(TargetError::Unfinished(part)),
-                Err(_) => Ok(Target { path, kind: Kind::New }),
+                Ok(_) if must_be_new => Err(TargetError::Unfinished(part)),
+                _ if must_be_new => Ok(Target { path, kind: Kind::New }),
+                _ => Ok(Target { path, kind: Kind::File }),
             };
         };
         if let Some(place) = Place::of(&path) {
@@ -222,7 +226,7 @@ impl Target {
                 std::fs::metadata(&target).map_or(0, |metadata| metadata.blocks() * 512)
             }
         };
-        let folder = self.folder();
+        let folder = folder_of(&self.path);
         let stat = nix::sys::statvfs::statvfs(folder).map_err(|errno| TargetError::System {
             what: "ask for the room for",
             target: target.clone(),
@@ -270,18 +274,10 @@ impl Target {
         options.write(true).mode(MODE);
         let opened = match &self.kind {
             Kind::New => options.create_new(true).open(part_of(&self.path)),
-            Kind::File => options.truncate(true).open(&self.path),
+            Kind::File => options.create(true).truncate(true).open(&self.path),
             _ => options.open(&self.path),
         };
         opened.map_err(|cause| self.system("open", cause))
-    }
-
-    /// The folder that holds the target.
-    fn folder(&self) -> &Path {
-        match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        }
     }
 
     fn system(&self, what: &'static str, cause: io::Error) -> TargetError {
@@ -297,7 +293,7 @@ impl Target {
             return Err(TargetError::Exists(self.path.clone()));
         }
         std::fs::rename(part_of(&self.path), &self.path).map_err(|cause| self.system("rename", cause))?;
-        let folder = self.folder();
+        let folder = folder_of(&self.path);
         File::open(folder)
             .and_then(|folder| folder.sync_all())
             .map_err(|cause| self.system("sync the folder of", cause))
@@ -314,6 +310,14 @@ impl Target {
             }
             Kind::Stream | Kind::Stdout => None,
         }
+    }
+}
+
+/// The folder that holds a file.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

@@ -144,7 +144,11 @@ fn through_compressors() {
         let (volume, packed, restored) = (text(&volume), text(&packed), text(&restored));
         shell(&format!("$OURS -s -o - {volume} 2>/dev/null | {pack} > {packed}")).ok();
         shell(&format!("{unpack} < {packed} | $OURS -r -O - - 2>/dev/null | cmp - {restored}")).ok();
-        shell(&format!("{unpack} < {packed} | ntfsclone -r -o - - 2>/dev/null | head -c {} | cmp - {restored}", 24 << 20)).ok();
+        shell(&format!(
+            "{unpack} < {packed} | ntfsclone -r -o - - 2>/dev/null | head -c {} | cmp - {restored}",
+            24 << 20
+        ))
+        .ok();
     }
 }
 

@@ -1,0 +1,226 @@
+//! Block devices as source and target: loop devices over files, with sectors of 512 and 4096 bytes.
+
+use std::path::Path;
+
+use crate::edit::Editor;
+use crate::tools::{Loop, assert_same, assert_same_up_to, len, noise, ntfsclone, ours, shell, text};
+use crate::volumes::{Mounted, Place, fill, format, given, mkntfs, small_volume};
+
+const SIZE: u64 = 24 << 20;
+
+/// A file of `size` noisy bytes.
+fn noisy(path: &Path, size: u64) {
+    std::fs::write(path, noise(5, size as usize)).unwrap();
+}
+
+/// On a device that held noise, exactly the clusters of the image differ from before; those are the volume's.
+#[track_caller]
+fn assert_only_used_clusters_written(disk: &Path, before: &Path, restored: &Path, image: &Path) {
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    let (disk, before, restored, image) = (read(disk), read(before), read(restored), read(image));
+    let cluster_size = u32::from_le_bytes(image[18..22].try_into().unwrap()) as usize;
+    let nr_clusters = u64::from_le_bytes(image[30..38].try_into().unwrap()) as usize;
+    let (mut at, mut lcn) = (56, 0);
+    let mut written = vec![false; disk.len().max(restored.len())];
+    while lcn <= nr_clusters && at < image.len() {
+        if image[at] == 0 {
+            lcn += u64::from_le_bytes(image[at + 1..at + 9].try_into().unwrap()) as usize;
+            at += 9;
+        } else {
+            let len = cluster_size.min(restored.len() - lcn * cluster_size);
+            written[lcn * cluster_size..][..len].fill(true);
+            at += 1 + len;
+            lcn += 1;
+        }
+    }
+    for (pos, byte) in disk.iter().enumerate() {
+        let wanted = if written[pos] { restored[pos] } else { before[pos] };
+        assert_eq!(*byte, wanted, "byte {pos:#x}");
+    }
+}
+
+#[test]
+fn clone_and_restore_write_the_used_clusters_only() {
+    for sector_size in [512, 4096] {
+        let place = Place::new();
+        let at = |name| place.at(name);
+        mkntfs(&at("volume"), SIZE, sector_size, 4096);
+        fill(&at("volume"), 100);
+        ours(["-q", "-s", "-o", text(&at("image")), text(&at("volume"))]).ok();
+        ours(["-q", "-o", text(&at("restored")), text(&at("volume"))]).ok();
+        // A target of the same size, and a larger one.
+        for size in [SIZE, SIZE + (1 << 20)] {
+            noisy(&at("before"), size);
+            for from_image in [true, false] {
+                std::fs::copy(at("before"), at("disk")).unwrap();
+                let disk = Loop::attach(&at("disk"), sector_size);
+                if from_image {
+                    ours(["-q", "-r", "-O", text(&disk.0), text(&at("image"))]).ok();
+                } else {
+                    ours(["-q", "-O", text(&disk.0), text(&at("volume"))]).ok();
+                }
+                drop(disk);
+                assert_only_used_clusters_written(&at("disk"), &at("before"), &at("restored"), &at("image"));
+            }
+        }
+        // And it mounts.
+        let disk = Loop::attach(&at("disk"), sector_size);
+        let mounted = Mounted::new(&disk.0, "ro");
+        assert_eq!(std::fs::read(mounted.path().join("folder1/file1.bin")).unwrap(), noise(1, 7919));
+    }
+}
+
+#[test]
+fn devices_are_sources() {
+    for sector_size in [512, 4096] {
+        let place = Place::new();
+        let at = |name| place.at(name);
+        mkntfs(&at("disk"), SIZE, sector_size, 4096);
+        fill(&at("disk"), 100);
+        ours(["-q", "-s", "-o", text(&at("from-file")), text(&at("disk"))]).ok();
+        let disk = Loop::attach(&at("disk"), sector_size);
+        ours(["-q", "-s", "-o", text(&at("ours")), text(&disk.0)]).ok();
+        ntfsclone(["-q", "-s", "-o", text(&at("theirs")), text(&disk.0)]).ok();
+        assert_same(&at("ours"), &at("theirs"));
+        assert_same(&at("ours"), &at("from-file"));
+        ours(["-q", "-o", text(&at("cloned")), text(&at("disk"))]).ok();
+        shell(&format!("$OURS -o - {} 2>/dev/null | cmp - {}", text(&disk.0), text(&at("cloned")))).ok();
+    }
+}
+
+#[test]
+fn volumes_with_small_sectors_on_a_disk_with_large_ones() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    small_volume(&at("disk"));
+    ours(["-q", "-s", "-o", text(&at("wanted")), text(&at("disk"))]).ok();
+    let source = Loop::attach(&at("disk"), 4096);
+    ours(["-q", "-s", "-o", text(&at("got")), text(&source.0)]).ok();
+    assert_same(&at("got"), &at("wanted"));
+    noisy(&at("target"), SIZE);
+    let target = Loop::attach(&at("target"), 4096);
+    let said = ours(["-q", "-r", "-O", text(&target.0), text(&at("got"))]).ok();
+    let said =
+        said.says("the volume has sectors of 512 bytes, but").says("Windows will not mount the copy there");
+    assert!(said.stdout.contains("of 4096"));
+    ours(["-q", "-O", text(&target.0), text(&source.0)]).ok().says("Windows will not mount");
+}
+
+#[test]
+fn an_old_volume_is_gone_before_the_new_one_is_written() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    small_volume(&at("volume"));
+    ours(["-q", "-s", "-o", text(&at("image")), text(&at("volume"))]).ok();
+    // The old volume is shorter than the device: its backup boot sector lies in the middle.
+    for old_size in [SIZE, 8 << 20] {
+        noisy(&at("disk"), old_size);
+        format(&at("disk"), 512, 4096);
+        std::fs::OpenOptions::new().write(true).open(at("disk")).unwrap().set_len(SIZE).unwrap();
+        let before = std::fs::read(at("disk")).unwrap();
+        let backup = old_size as usize - 512;
+        assert_eq!(&before[backup + 3..backup + 7], b"NTFS");
+        let disk = Loop::attach(&at("disk"), 512);
+        // The pipe breaks in the first cluster.
+        shell(&format!(
+            "head -c 3000 {} | ($OURS -q -r -O {} - || [ $? = 1 ])",
+            text(&at("image")),
+            text(&disk.0)
+        ))
+        .ok()
+        .says("is unfinished and holds no usable copy");
+        drop(disk);
+        let now = std::fs::read(at("disk")).unwrap();
+        let changed: Vec<_> =
+            (0..now.len()).filter(|pos| now[*pos] != before[*pos]).map(|pos| pos / 512).collect();
+        assert!(changed.iter().all(|sector| [0, backup / 512].contains(sector)), "{changed:?}");
+        assert!(now[..512].iter().chain(&now[backup..backup + 512]).all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn refused_devices_stay_as_they_are() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    small_volume(&at("volume"));
+    let image = text(&at("image")).to_owned();
+    ours(["-q", "-s", "-o", &image, text(&at("volume"))]).ok();
+    noisy(&at("disk"), SIZE - 4096);
+    format(&at("disk"), 512, 4096);
+    std::fs::copy(at("disk"), at("before")).unwrap();
+    let disk = Loop::attach(&at("disk"), 512);
+    let name = text(&disk.0).to_owned();
+    let volume = text(&at("volume")).to_owned();
+
+    let too_small = format!("target '{name}' has {} bytes, but {} are needed", SIZE - 4096, SIZE);
+    ours(["-r", "-O", &name, &image]).exits(1).says(&too_small);
+    shell(&format!("$OURS -r -O {name} - < {image}")).exits(1).says(&too_small);
+    ours(["-O", &name, &volume]).exits(1).says(&too_small);
+    ours(["-o", &name, &volume]).exits(1).says("already exists; use --overwrite");
+    // The same bytes under another name.
+    ours(["-O", text(&at("disk")), &name]).exits(1).says("are on the same device or file");
+    ours(["-O", &name, text(&at("disk"))]).exits(1).says("are on the same device or file");
+    {
+        let _mounted = Mounted::new(&disk.0, "ro");
+        ours(["-s", "-O", &name, &volume]).exits(1).says("is mounted on '/");
+        ours(["-r", "-O", &name, &image]).exits(1).says("is mounted on '/");
+    }
+    {
+        // Somebody else has it.
+        use std::os::unix::fs::OpenOptionsExt;
+        const O_EXCL: i32 = 0o200;
+        let _held = std::fs::OpenOptions::new().read(true).custom_flags(O_EXCL).open(&disk.0).unwrap();
+        ours(["-r", "-O", &name, &image]).exits(1).says("cannot open exclusively target");
+    }
+    shell(&format!("blockdev --setro {name}")).ok();
+    let said = ours(["-r", "-O", &name, &image]);
+    // The kernel keeps this for the device's next user.
+    shell(&format!("blockdev --setrw {name}")).ok();
+    said.exits(1).says("is read-only");
+    drop(disk);
+    assert_same(&at("disk"), &at("before"));
+}
+
+#[test]
+fn images_on_devices() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    small_volume(&at("volume"));
+    ours(["-q", "-s", "-o", text(&at("image")), text(&at("volume"))]).ok();
+    let size = len(&at("image")).next_multiple_of(4096) + 4096;
+    noisy(&at("disk"), size);
+    let disk = Loop::attach(&at("disk"), 512);
+    ours(["-q", "-s", "-O", text(&disk.0), text(&at("volume"))]).ok();
+    assert_same_up_to(&at("image"), &at("disk"), len(&at("image")));
+    ours(["-q", "-r", "-o", text(&at("restored")), text(&disk.0)]).ok();
+    ours(["-q", "-o", text(&at("cloned")), text(&at("volume"))]).ok();
+    assert_same(&at("restored"), &at("cloned"));
+    drop(disk);
+    // Smaller than the image.
+    std::fs::OpenOptions::new().write(true).open(at("disk")).unwrap().set_len(1 << 20).unwrap();
+    let disk = Loop::attach(&at("disk"), 512);
+    let wanted = format!("but {} are needed", len(&at("image")));
+    ours(["-s", "-O", text(&disk.0), text(&at("volume"))]).exits(1).says(&wanted);
+}
+
+#[test]
+fn given_volumes_on_a_device() {
+    let place = Place::new();
+    for (name, volume) in given(&place) {
+        println!("{name}");
+        // Sectors of the loop device: what does not fill one is not on it, and here all fill theirs.
+        let source = Loop::attach(&volume, 512);
+        let (image, wanted) = (place.at("image"), place.at("wanted"));
+        ours(["-q", "-f", "-s", "-O", text(&image), text(&source.0)]).ok();
+        ours(["-q", "-f", "-s", "-O", text(&wanted), text(&volume)]).ok();
+        assert_same(&image, &wanted);
+        let target = place.at("target");
+        std::fs::File::create(&target).unwrap().set_len(len(&volume)).unwrap();
+        let device = Loop::attach(&target, 512);
+        ours(["-q", "-r", "-O", text(&device.0), text(&image)]).ok();
+        drop(device);
+        assert_eq!(Editor::open(&volume).read(0, 512), Editor::open(&target).read(0, 512));
+        ours(["-q", "-f", "-s", "-O", text(&wanted), text(&target)]).ok();
+        assert_same(&image, &wanted);
+    }
+}

@@ -41,7 +41,8 @@ impl Editor {
         file.read_exact_at(&mut boot, 0).unwrap();
         let sector_size = u16_at(&boot, 11);
         let per_cluster = boot[13];
-        let sectors = if per_cluster > 128 { 1 << (256 - u64::from(per_cluster)) } else { per_cluster.into() };
+        let sectors =
+            if per_cluster > 128 { 1 << (256 - u64::from(per_cluster)) } else { per_cluster.into() };
         let cluster_size = sector_size * sectors;
         let record = boot[0x40] as i8;
         let record_size = if record < 0 { 1 << -record } else { record as u64 * cluster_size };
@@ -128,7 +129,7 @@ impl Editor {
     }
 
     /// The only run of `$Bitmap`, as position.
-    fn bitmap_pos(&self) -> u64 {
+    pub fn bitmap_pos(&self) -> u64 {
         let data = data_of(&self.attributes(&self.record(6)));
         let runs = decode(&data[u16_at(&data, 32) as usize..]);
         assert_eq!(runs.len(), 1, "$Bitmap in one run");
@@ -179,7 +180,10 @@ impl Editor {
         }
         self.mark(lcn + from, len - from, false);
         // Whatever finds the old place by mistake shall notice.
-        self.write((lcn + from) * self.cluster_size, &vec![0xee; ((len - from) * self.cluster_size) as usize]);
+        self.write(
+            (lcn + from) * self.cluster_size,
+            &vec![0xee; ((len - from) * self.cluster_size) as usize],
+        );
         (runs, attributes, record)
     }
 
@@ -243,7 +247,10 @@ impl Editor {
     pub fn add_bad_clusters(&self, lcn: u64, len: u64) {
         let record = self.record(8);
         let mut attributes = self.attributes(&record);
-        let bad = attributes.iter_mut().find(|attribute| u32_at(attribute, 0) == 0x80 && attribute[9] == 4).unwrap();
+        let bad = attributes
+            .iter_mut()
+            .find(|attribute| u32_at(attribute, 0) == 0x80 && attribute[9] == 4)
+            .unwrap();
         let runs = [(lcn, None), (len, Some(lcn)), (self.nr_clusters() - lcn - len, None)];
         *bad = with_runs(bad, &runs, 0);
         self.put_record(8, self.with_attributes(record, &attributes));

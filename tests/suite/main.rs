@@ -3,6 +3,9 @@
 //! They need root (loop devices, mounts) and the tools that `.ci/setup test` installs; one that is missing fails a
 //! test. They use no network, leave nothing behind, and end only what they started.
 
+// A test may panic: that is how it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod cli;
 mod compat;
 mod device;

@@ -58,7 +58,9 @@ pub fn ntfsclone<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Said {
 /// Runs a program with nothing on its standard input.
 pub fn run(command: &mut Command) -> Said {
     let output = command.stdin(Stdio::null()).output();
-    Said::of(output.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}; .ci/setup test installs it")))
+    Said::of(
+        output.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}; .ci/setup test installs it")),
+    )
 }
 
 /// Runs a shell command line in which `$OURS` is our program; a failure anywhere in a pipe fails it.

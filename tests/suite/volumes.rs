@@ -28,7 +28,8 @@ impl Place {
     /// The names of all files in it.
     pub fn names(&self) -> Vec<String> {
         let entries = self.0.path().read_dir().unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -43,7 +44,17 @@ pub fn mkntfs(path: &Path, size: u64, sector_size: u32, cluster_size: u32) {
 /// Makes a volume on a device or file.
 pub fn format(path: &Path, sector_size: u32, cluster_size: u32) {
     run(Command::new("mkntfs")
-        .args(["-F", "-Q", "-q", "-L", "Prüfung", "-s", &sector_size.to_string(), "-c", &cluster_size.to_string()])
+        .args([
+            "-F",
+            "-Q",
+            "-q",
+            "-L",
+            "Prüfung",
+            "-s",
+            &sector_size.to_string(),
+            "-c",
+            &cluster_size.to_string(),
+        ])
         .arg(path))
     .ok();
 }
@@ -129,7 +140,12 @@ pub fn given(place: &Place) -> Vec<(String, PathBuf)> {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         if let Some(stem) = name.strip_suffix(".zst") {
             let raw = place.at(stem);
-            run(Command::new("zstd").args(["-d", "-q", "--long=27", "--sparse"]).arg(&path).arg("-o").arg(&raw)).ok();
+            run(Command::new("zstd")
+                .args(["-d", "-q", "--long=27", "--sparse"])
+                .arg(&path)
+                .arg("-o")
+                .arg(&raw))
+            .ok();
             volumes.push((stem.to_owned(), raw));
         } else if name.ends_with(".ntfs") {
             volumes.push((name, path));

@@ -1,0 +1,118 @@
+//! Once the ring of buffers is made, copying allocates nothing, however large the volume is and however many of its
+//! sectors are bad. One test, alone in its process: the count is of all threads.
+
+// A test may panic: that is how it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs::File;
+use std::io;
+
+use ntfsrescue::copy::{Feed, VolumeFeed, pump};
+use ntfsrescue::extent::{ClusterSet, Extent};
+use ntfsrescue::image::{ImageReader, ImageSink};
+use ntfsrescue::io::raw::RawSink;
+use ntfsrescue::io::stream::{Output, StreamSink};
+use ntfsrescue::io::{ReadError, Sink, Source, WriteError};
+use ntfsrescue::plan::Plan;
+use ntfsrescue::report::{Channel, Reporter};
+use ntfsrescue::units::{Geometry, Lcn};
+
+#[global_allocator]
+static ALLOC: dhat::Alloc = dhat::Alloc;
+
+const CLUSTER: u64 = 4096;
+const NR_CLUSTERS: u64 = 16_000;
+
+/// A disk on which every thousandth sector is bad.
+struct BadDisk;
+
+impl Source for BadDisk {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let mut sectors = pos / 512..(pos + buf.len() as u64).div_ceil(512);
+        if sectors.any(|sector| sector % 1000 == 999) {
+            let cause = io::Error::from_raw_os_error(5);
+            return Err(ReadError { pos, len: buf.len(), cause });
+        }
+        buf.fill(pos as u8);
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        (NR_CLUSTERS + 1) * CLUSTER
+    }
+
+    fn sector_size(&self) -> u32 {
+        512
+    }
+}
+
+/// Notes the number of allocations from the second stretch on: with the first one the set-up is over.
+struct Watched<'a> {
+    sink: &'a mut dyn Sink,
+    stretches: u64,
+    at_second: u64,
+    at_last: u64,
+}
+
+fn allocations() -> u64 {
+    dhat::HeapStats::get().total_blocks
+}
+
+impl Sink for Watched<'_> {
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        self.stretches += 1;
+        if self.stretches == 2 {
+            self.at_second = allocations();
+        }
+        self.sink.put(pos, data)?;
+        self.at_last = allocations();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), WriteError> {
+        self.sink.finish()
+    }
+
+    fn takes_any_order(&self) -> bool {
+        self.sink.takes_any_order()
+    }
+}
+
+fn assert_copies_without_allocating(what: &str, feed: &mut impl Feed, sink: &mut dyn Sink) {
+    let mut watched = Watched { sink, stretches: 0, at_second: 0, at_last: 0 };
+    let reporter = Reporter::new(Channel::Stderr, false);
+    pump(feed, &mut watched, NR_CLUSTERS * CLUSTER, &reporter).unwrap();
+    assert!(watched.stretches > 20, "{what}: only {} stretches", watched.stretches);
+    let during = watched.at_last - watched.at_second;
+    assert_eq!(during, 0, "{what}: {during} allocations in {} stretches", watched.stretches);
+    watched.finish().unwrap();
+}
+
+#[test]
+fn the_copy_loop_allocates_nothing() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let geometry = Geometry::new(CLUSTER, NR_CLUSTERS, BadDisk.len()).unwrap();
+    let mut used = ClusterSet::new(NR_CLUSTERS);
+    for lcn in (0..NR_CLUSTERS).step_by(100) {
+        used.insert_extent(Extent { lcn: Lcn(lcn), len: 70 });
+    }
+    let nr_used = used.count();
+    let plan = Plan::new(geometry, used, nr_used);
+    let reporter = Reporter::new(Channel::Stderr, false);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let create = |name: &str| File::create(at(name)).unwrap();
+    let volume = || VolumeFeed::new(&BadDisk, &plan, 512, true, &reporter);
+
+    let mut raw = RawSink::file(create("raw"), "raw".into(), &geometry);
+    assert_copies_without_allocating("clone", &mut volume(), &mut raw);
+    let mut stream = StreamSink::new(create("stream"), "stream".into(), geometry.device_size);
+    assert_copies_without_allocating("clone to a pipe", &mut volume(), &mut stream);
+    let mut image = ImageSink::new(Output::new(create("image")), "image".into(), geometry, nr_used);
+    assert_copies_without_allocating("save", &mut volume(), &mut image);
+
+    let saved = io::BufReader::new(File::open(at("image")).unwrap());
+    let mut restored = RawSink::file(create("restored"), "restored".into(), &geometry);
+    assert_copies_without_allocating("restore", &mut ImageReader::open(saved).unwrap(), &mut restored);
+    assert!(std::fs::read(at("raw")).unwrap() == std::fs::read(at("restored")).unwrap());
+}
