@@ -11,6 +11,7 @@ mod compat;
 mod device;
 mod edit;
 mod firmware;
+mod hostile;
 mod rescue;
 mod tools;
 mod volumes;

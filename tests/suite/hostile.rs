@@ -1,0 +1,114 @@
+//! Volumes and images that lie: seeded mutations of good ones, through the real program. Whatever they say, the run
+//! ends soon with a status of ours, and nothing but the target is written.
+
+use std::time::{Duration, Instant};
+
+use crate::edit::Editor;
+use crate::tools::{noise, occupied, ours, text};
+use crate::volumes::{Place, mkntfs};
+
+/// Longest run that is no hang; a good one takes a few milliseconds.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Largest target that a lie may make: holes do not count.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Numbers that break things, next to random ones.
+const EDGES: [u64; 8] = [0, 1, 0x7f, 0x80, 0xff, 0x7fff_ffff, 0x8000_0000_0000_0000, u64::MAX];
+
+/// Changes some bytes at places that `seed` chooses below `bytes.len()`.
+fn mutate(bytes: &mut [u8], seed: u64) {
+    let mut random =
+        noise(seed + 1, 400).chunks(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect::<Vec<_>>();
+    let mut next = || random.pop().unwrap();
+    for _ in 0..1 + next() % 6 {
+        let at = (next() % bytes.len() as u64) as usize;
+        let width = [1, 2, 4, 8][(next() % 4) as usize].min(bytes.len() - at);
+        let value = if next().is_multiple_of(2) { next() } else { EDGES[(next() % 8) as usize] };
+        bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+    }
+}
+
+/// Runs our program with a deadline, on a target that is removed afterwards.
+#[track_caller]
+fn survives(what: &str, args: &[&str], target: &std::path::Path) {
+    let start = Instant::now();
+    let said = ours(args);
+    assert!(
+        matches!(said.status, 0 | 1 | 3),
+        "{what}: status {}\n{}\n{}",
+        said.status,
+        said.stdout,
+        said.stderr
+    );
+    assert!(start.elapsed() < DEADLINE, "{what}: took {:?}", start.elapsed());
+    if target.exists() {
+        assert!(occupied(target) < MAX_BYTES, "{what}: wrote {} bytes", occupied(target));
+        std::fs::remove_file(target).unwrap();
+    }
+}
+
+#[test]
+fn mutated_volumes() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    for cluster_size in [512, 4096] {
+        mkntfs(&at("volume"), 2 << 20, 512, cluster_size);
+        let editor = Editor::open(&at("volume"));
+        if cluster_size == 512 {
+            editor.extend_mft(49, 20);
+        }
+        for seed in 0..250 {
+            // The boot sector, or one of the first 32 records; with its fixups put right every second time.
+            let saved;
+            let place_of;
+            if seed % 10 == 0 {
+                place_of = 0;
+                saved = editor.read(0, 512);
+                let mut boot = saved.clone();
+                mutate(&mut boot[0x0b..0x50], seed);
+                editor.write(0, &boot);
+            } else {
+                let mft_no = if seed % 4 == 1 { [0, 20, 6, 8][(seed / 4 % 4) as usize] } else { seed % 24 };
+                place_of = editor.record_pos(mft_no);
+                saved = editor.read(place_of, 1024);
+                let mut record = editor.record(mft_no);
+                mutate(&mut record[..450], seed);
+                let usa = u16::from_le_bytes([record[4], record[5]]);
+                if seed % 2 == 0 && usa < 500 {
+                    editor.put_record(mft_no, record);
+                } else {
+                    editor.write(place_of, &record);
+                }
+            }
+            let (volume, new) = (at("volume"), at("new"));
+            let what = format!("clusters of {cluster_size} bytes, seed {seed}");
+            survives(&what, &["-q", "--rescue", "--strict", "-s", "-O", text(&new), text(&volume)], &new);
+            survives(&what, &["-q", "-f", "-O", text(&new), text(&volume)], &new);
+            editor.write(place_of, &saved);
+        }
+    }
+}
+
+#[test]
+fn mutated_images() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    mkntfs(&at("volume"), 2 << 20, 512, 512);
+    ours(["-q", "-s", "-o", text(&at("image")), text(&at("volume"))]).ok();
+    let good = std::fs::read(at("image")).unwrap();
+    for seed in 0..250 {
+        let mut image = good.clone();
+        // The header, the commands behind it, or anywhere; some are cut off too.
+        let end = [56, 2000, good.len()][(seed % 3) as usize];
+        mutate(&mut image[16..end], seed);
+        if seed % 7 == 0 {
+            image.truncate((seed * 9973) as usize % good.len());
+        }
+        std::fs::write(at("bad"), &image).unwrap();
+        let what = format!("seed {seed}");
+        let (bad, new) = (at("bad"), at("new"));
+        survives(&what, &["-q", "-r", "-n", text(&bad)], &new);
+        survives(&what, &["-q", "-r", "-O", text(&new), text(&bad)], &new);
+    }
+}
