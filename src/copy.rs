@@ -36,6 +36,16 @@ pub enum CopyError {
     Write(#[from] WriteError),
 }
 
+impl CopyError {
+    /// The read that failed, if one did.
+    pub fn read(&self) -> Option<&ReadError> {
+        match self {
+            CopyError::Read(read) => Some(read),
+            _ => None,
+        }
+    }
+}
+
 /// What there is to copy, one stretch after the other.
 pub trait Feed: Send {
     /// Fills the buffer's front with the next stretch. Returns its place on the volume; none at the end.

@@ -57,6 +57,8 @@ pub struct Reporter {
 struct State {
     /// When the last progress line was written, if the stage has one.
     progress_at: Option<Instant>,
+    /// The stage has told that it is complete.
+    stage_complete: bool,
     /// A progress line stands on the screen without an end of line.
     line_open: bool,
     /// Lost bytes that follow each other are told together.
@@ -130,9 +132,11 @@ impl Reporter {
             return;
         }
         let complete = done >= total;
-        if !complete && state.progress_at.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+        let too_soon = state.progress_at.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL);
+        if state.stage_complete || (too_soon && !complete) {
             return;
         }
+        state.stage_complete = complete;
         state.progress_at = Some(Instant::now());
         let percent = done as f64 * 100.0 / total.max(1) as f64;
         if complete {
@@ -159,6 +163,7 @@ impl Observer for Reporter {
             },
             Event::Phase(phase) => {
                 state.progress_at = None;
+                state.stage_complete = false;
                 self.write_line(state, format_args!("{} ...", phase_name(phase)));
             }
             Event::Warning(text) => self.write_line(state, format_args!("WARNING: {text}")),

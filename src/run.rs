@@ -12,7 +12,7 @@ use crate::io::disk::{Disk, OpenError};
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::stream::DrySink;
 use crate::io::target::{Room, Target, TargetError, TargetName};
-use crate::io::{Sink, WriteError};
+use crate::io::{Loss, ReadError, Sink, WriteError};
 use crate::job::{Action, Job, SourceName};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::ntfs::scan::{Policy, scan};
@@ -41,7 +41,7 @@ pub enum RunError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The volume makes no sense.
-    #[error("{cause}{}", advice(cause))]
+    #[error("{cause}{}", advice(cause.read()))]
     Ntfs {
         /// What is wrong with it.
         #[from]
@@ -62,7 +62,7 @@ pub enum RunError {
         cause: io::Error,
     },
     /// The copy ended early.
-    #[error("{cause}{}", copy_advice(cause))]
+    #[error("{cause}{}", advice(cause.read()))]
     Copy {
         /// What went wrong.
         #[from]
@@ -76,18 +76,10 @@ pub enum RunError {
 /// What to do about a disk that does not give what is there.
 const FAILING_DISK: &str = "; the disk is failing: --rescue goes on and marks what is lost";
 
-fn advice(error: &ntfs::Error) -> &'static str {
-    let read = match error {
-        ntfs::Error::Read(read) => read,
-        ntfs::Error::Record { fault: ntfs::record::Fault::Unreadable(read), .. } => read,
-        _ => return "",
-    };
-    if read.loss() == crate::io::Loss::BadArea { FAILING_DISK } else { "" }
-}
-
-fn copy_advice(error: &CopyError) -> &'static str {
-    match error {
-        CopyError::Read(read) if read.loss() == crate::io::Loss::BadArea => FAILING_DISK,
+fn advice(read: Option<&ReadError>) -> &'static str {
+    match read.map(ReadError::loss) {
+        Some(Loss::BadArea) => FAILING_DISK,
+        Some(Loss::Gone) => "; the disk has gone",
         _ => "",
     }
 }

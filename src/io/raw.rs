@@ -53,7 +53,9 @@ impl RawSink {
         let places = old.is_some().then_some(0).into_iter().chain(backup).chain(last);
         let mut erased = false;
         for pos in places {
-            if sink.boot_sector_at(pos).is_some() {
+            // A backup names its own place; one that does not belongs to another volume.
+            let found = sink.boot_sector_at(pos);
+            if found.is_some_and(|found| pos == 0 || found.backup_pos() == Some(pos)) {
                 sink.write(pos, &[0; BOOT_SECTOR_LEN])?;
                 erased = true;
             }

@@ -82,9 +82,6 @@ pub enum BootError {
         /// What it should be.
         wanted: &'static str,
     },
-    /// The fields do not fit together, or not to the device.
-    #[error(transparent)]
-    Geometry(#[from] GeometryError),
 }
 
 impl BootSector {

@@ -4,13 +4,16 @@ use super::attr::{Attribute, Body, listed_pieces, types};
 use super::boot::BootSector;
 use super::record::{Fault, Record, mft_no_of};
 use super::runs::RunList;
-use super::{Error, mft_no};
+use super::{Error, is_final, mft_no};
 use crate::event::{Event, Observer};
-use crate::io::{Loss, Source};
+use crate::io::Source;
 use crate::units::{Geometry, Lcn};
 
 /// Largest value that is read into memory: Windows ends attribute lists at 256 KiB.
 const MAX_VALUE: u64 = 256 << 10;
+
+/// Most records that are walked: the number of files that NTFS can have.
+const MAX_RECORDS: u64 = 1 << 32;
 
 /// Where the records are.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ impl Mft {
         let record_size = boot.record_size as usize;
         let mut mft = Mft { geometry, record_size, runs: RunList::default(), nr_records: 0 };
         let start = mft.first_runs(source, boot.mft_lcn).or_else(|error| {
-            if !salvage || matches!(&error, Error::Read(read) if read.loss() != Loss::BadArea) {
+            if !salvage || is_final(&error) {
                 return Err(error);
             }
             observer.tell(Event::Warning(format_args!("{error}; using its copy in $MFTMirr")));
@@ -66,30 +69,28 @@ impl Mft {
         mft.runs = start.runs;
         let mut wanted = start.initialized_size;
         // Each round sees the extension records that lie in what the round before has found.
-        while let Ok(Some(Value::Stream(more))) = mft.value(source, mft_no::MFT, types::DATA, &[]) {
-            if more.runs.end() > mft.runs.end() {
-                mft.runs = more.runs;
-                wanted = more.initialized_size;
-                continue;
-            }
-            if let Some((mft_no, fault)) = more.fault {
-                let error = Error::Record { mft_no, pos: mft.record_pos(mft_no), fault };
-                if !salvage {
-                    return Err(error);
+        let incomplete = loop {
+            match mft.value(source, mft_no::MFT, types::DATA, &[]) {
+                Ok(Some(Value::Stream(more))) if more.runs.end() > mft.runs.end() => {
+                    mft.runs = more.runs;
+                    wanted = more.initialized_size;
                 }
-                observer.tell(Event::Warning(format_args!("$MFT is known only in part: {error}")));
+                Ok(Some(Value::Stream(Stream { fault: Some((mft_no, fault)), .. }))) => {
+                    break Some(Error::Record { mft_no, pos: mft.record_pos(mft_no), fault });
+                }
+                Ok(_) => break None,
+                Err(error) => break Some(error),
             }
-            break;
-        }
-        let found = mft.runs.end().0 * u64::from(geometry.cluster_size);
-        if found < wanted {
-            let error = Error::ShortMft { found, wanted };
-            if !salvage {
+        };
+        let found = mft.runs.end().0.saturating_mul(geometry.cluster_size.into());
+        let short = (found < wanted).then_some(Error::ShortMft { found, wanted });
+        for error in incomplete.into_iter().chain(short) {
+            if !salvage || is_final(&error) {
                 return Err(error);
             }
-            observer.tell(Event::Warning(format_args!("{error}")));
+            observer.tell(Event::Warning(format_args!("$MFT may be known only in part: {error}")));
         }
-        mft.nr_records = wanted.min(found) / u64::from(boot.record_size);
+        mft.nr_records = (wanted.min(found) / u64::from(boot.record_size)).min(MAX_RECORDS);
         Ok(mft)
     }
 

@@ -6,7 +6,7 @@
 //! and damage to one record is a value to be told, not a reason to stop. The structures are as Windows writes
 //! them; names are those of the public NTFS documentation.
 
-use crate::io::ReadError;
+use crate::io::{Loss, ReadError};
 
 pub mod attr;
 pub mod boot;
@@ -44,6 +44,9 @@ pub enum Error {
         /// What is wrong with it.
         cause: boot::BootError,
     },
+    /// The volume and what it lies on do not fit together.
+    #[error("NTFS volume: {0}")]
+    Geometry(#[from] crate::units::GeometryError),
     /// A record that is needed cannot be used.
     #[error("MFT record {mft_no}{}: {fault}", At(*pos))]
     Record {
@@ -105,6 +108,22 @@ pub enum Error {
         .0.total(), .0
     )]
     Mismatch(scan::Mismatches),
+}
+
+impl Error {
+    /// The read that failed below this, if one did.
+    pub fn read(&self) -> Option<&ReadError> {
+        match self {
+            Error::Read(read) | Error::Record { fault: record::Fault::Unreadable(read), .. } => Some(read),
+            _ => None,
+        }
+    }
+}
+
+/// Does the error concern the whole disk, so that looking elsewhere on it is of no use?
+fn is_final(error: &Error) -> bool {
+    error.read().is_some_and(|read| matches!(read.loss(), Loss::Gone))
+        || matches!(error, Error::Boot { cause: boot::BootError::BitLocker, .. })
 }
 
 /// A place for messages, where it is known.

@@ -188,7 +188,9 @@ impl RunList {
         let i = self.runs.partition_point(|run| run.vcn.0 + run.len <= vcn);
         let run = self.runs.get(i)?;
         let within = offset - run.vcn.0 * cluster_size;
-        Some((run.lcn.map(|lcn| geometry.pos(lcn) + within), run.len * cluster_size - within))
+        // A hole can be longer than any number of bytes.
+        let len = run.len.saturating_mul(cluster_size) - within;
+        Some((run.lcn.map(|lcn| geometry.pos(lcn) + within), len))
     }
 
     /// Fills `buf` with the attribute's data from byte `offset` on. Holes read as zeros; behind the last run the
@@ -272,5 +274,7 @@ mod tests {
         assert_eq!(list.locate(&geometry, 1024), Some((None, 512)));
         assert_eq!(list.locate(&geometry, 1536), Some((Some(2048), 512)));
         assert_eq!(list.locate(&geometry, 2048), None);
+        assert!(list.push(run(4, None, u64::MAX - 4)));
+        assert_eq!(list.locate(&geometry, 2048), Some((None, u64::MAX)));
     }
 }

@@ -10,7 +10,7 @@ use super::attr::{Attribute, types};
 use super::mft::Value;
 use super::record::{Fault, Record, claims_in_use};
 use super::volume::Volume;
-use super::{Error, mft_no};
+use super::{Error, is_final, mft_no};
 use crate::event::{Event, Observer, Phase};
 use crate::extent::{ClusterSet, Difference, Extent};
 use crate::io::buffer::AlignedBuf;
@@ -251,7 +251,8 @@ impl Scan<'_> {
         let found = match &bitmap {
             Value::Resident(bytes) => bytes.len() as u64,
             Value::Stream(stream) => {
-                stream.data_size.min(stream.runs.end().0 * u64::from(info.geometry.cluster_size))
+                let in_runs = stream.runs.end().0.saturating_mul(info.geometry.cluster_size.into());
+                stream.data_size.min(in_runs)
             }
         };
         let mut buf = AlignedBuf::new(SWEEP);
@@ -324,8 +325,7 @@ impl Scan<'_> {
 
     /// With `--rescue` every cluster whose bit, from byte `at` of `$Bitmap` on, cannot be had is in use.
     fn without_bitmap(&mut self, error: Error, at: u64) -> Result<(), Error> {
-        let gone = matches!(&error, Error::Read(read) if read.loss() != Loss::BadArea);
-        if gone || !self.policy.salvage {
+        if !self.policy.salvage || is_final(&error) {
             return Err(error);
         }
         self.observer.tell(Event::Warning(format_args!("{error}; every cluster it should cover is taken")));

@@ -3,11 +3,11 @@
 use std::io;
 
 use super::attr::types;
-use super::boot::{BOOT_SECTOR_LEN, BootError, BootSector};
+use super::boot::{BOOT_SECTOR_LEN, BootSector};
 use super::mft::{Mft, Value};
-use super::{Error, mft_no};
+use super::{Error, is_final, mft_no};
 use crate::event::{Event, Observer};
-use crate::io::{Loss, ReadError, Source};
+use crate::io::{ReadError, Source};
 use crate::units::Geometry;
 
 /// Bytes of a label in UTF-8: Windows takes 32 UTF-16 units, the format 128 and each up to 3 bytes.
@@ -60,8 +60,7 @@ impl<'a> Volume<'a> {
             }
             Err(error) => return Err(error),
         };
-        let geometry =
-            boot.geometry(source.len()).map_err(|cause| Error::Boot { pos: 0, cause: cause.into() })?;
+        let geometry = boot.geometry(source.len())?;
         let mft = Mft::open(source, geometry, &boot, salvage, observer)?;
         let info = NtfsInfo {
             geometry,
@@ -104,12 +103,6 @@ impl<'a> Volume<'a> {
         }
         Ok(())
     }
-}
-
-/// Does the error concern the whole disk, so that looking elsewhere on it is of no use?
-fn is_final(error: &Error) -> bool {
-    matches!(error, Error::Read(read) if read.loss() != Loss::BadArea)
-        || matches!(error, Error::Boot { cause: BootError::BitLocker, .. })
 }
 
 /// Reads and parses the boot sector at byte `pos`.
