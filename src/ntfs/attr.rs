@@ -243,3 +243,113 @@ pub fn listed_pieces(list: &[u8]) -> impl Iterator<Item = ListedPiece<'_>> {
         Some(piece)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A resident attribute with a name of one unit.
+    fn resident(kind: u32, value: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 26];
+        bytes[..4].copy_from_slice(&kind.to_le_bytes());
+        bytes[9] = 1;
+        bytes[10] = 24;
+        bytes[16] = value.len() as u8;
+        bytes[20] = 26;
+        bytes[24] = b'x';
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes[4] = bytes.len() as u8;
+        bytes
+    }
+
+    fn non_resident(lowest: u64, highest: i64, runs: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        bytes[0] = 0x80;
+        bytes[4] = 64 + runs.len() as u8;
+        bytes[8] = 1;
+        bytes[16..24].copy_from_slice(&lowest.to_le_bytes());
+        bytes[24..32].copy_from_slice(&highest.to_le_bytes());
+        bytes[32] = 64;
+        bytes[48..56].copy_from_slice(&5000u64.to_le_bytes());
+        bytes[56..64].copy_from_slice(&4000u64.to_le_bytes());
+        bytes.extend(runs);
+        bytes
+    }
+
+    fn end() -> Vec<u8> {
+        vec![0xff; 4]
+    }
+
+    #[test]
+    fn attributes_are_parsed_in_turn() {
+        let record =
+            [resident(0x30, b"value"), non_resident(0, 3, &[0x11, 4, 9, 0, 0, 0, 0, 0]), end()].concat();
+        let attributes: Vec<_> = Attributes::new(&record, 0).collect::<Result<_, _>>().unwrap();
+        let [first, second] = &attributes[..] else { panic!("{attributes:?}") };
+        assert_eq!((first.kind, first.name), (0x30, &b"x\0"[..]));
+        assert!(matches!(first.body, Body::Resident(b"value")) && first.runs(100).is_none());
+        let Body::NonResident { data_size, initialized_size, end_vcn, .. } = second.body else { panic!() };
+        assert_eq!((data_size, initialized_size, end_vcn), (5000, 4000, Some(Vcn(4))));
+        assert_eq!(second.runs(100).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_last_vcn_of_0_is_not_relied_on() {
+        let record = [non_resident(0, 0, &[0x11, 4, 9, 0, 0, 0, 0, 0]), end()].concat();
+        let attribute = Attributes::new(&record, 0).next().unwrap().unwrap();
+        assert_eq!(attribute.runs(100).unwrap().next().unwrap().unwrap().len, 4);
+        // -1 is an attribute without clusters.
+        let record = [non_resident(0, -1, &[0; 8]), end()].concat();
+        let attribute = Attributes::new(&record, 0).next().unwrap().unwrap();
+        assert_eq!(attribute.runs(100).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn impossible_attributes_end_the_record() {
+        let good = [resident(0x30, b"value"), end()].concat();
+        let refused = |at: usize, value: u8| {
+            let mut bad = good.clone();
+            bad[at] = value;
+            let items: Vec<_> = Attributes::new(&bad, 0).collect();
+            assert_eq!(items.len(), 1, "more after an error");
+            items[0].unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(4, 7),
+            "attribute at offset 0x0: length is 0x7, which does not fit the 36 bytes there"
+        );
+        assert!(refused(4, 0).contains("length is 0x0"));
+        assert!(refused(5, 1).contains("length is 0x120"));
+        assert!(refused(10, 31).contains("name offset"));
+        assert!(refused(16, 99).contains("value length is 0x63"));
+        assert!(refused(20, 0xff).contains("value length"));
+        for (lowest, highest) in [(5, 3), (0, i64::MAX), (0, i64::MIN)] {
+            let record = non_resident(lowest, highest, &[0; 8]);
+            let error = Attributes::new(&record, 0).next().unwrap().unwrap_err();
+            assert_eq!(error.field, "highest VCN");
+        }
+        // No end mark at all, and one that is cut off.
+        assert_eq!(Attributes::new(&good[..32], 0).count(), 1);
+        assert_eq!(Attributes::new(&good[..34], 0).nth(1).unwrap().unwrap_err().field, "the end mark");
+    }
+
+    #[test]
+    fn attribute_lists_end_where_they_make_no_sense() {
+        let mut entry = vec![0; 32];
+        entry[0] = 0x80;
+        entry[4] = 32;
+        entry[8] = 7;
+        entry[16] = 42;
+        entry[22] = 3;
+        let list = [entry.clone(), entry.clone()].concat();
+        let pieces: Vec<_> = listed_pieces(&list).collect();
+        assert_eq!(pieces.len(), 2);
+        assert_eq!((pieces[0].kind, pieces[0].lowest_vcn, pieces[0].reference), (0x80, Vcn(7), 42 | 3 << 48));
+        for (at, value) in [(4, 0), (4, 25), (4, 65), (6, 200)] {
+            let mut bad = list.clone();
+            bad[32 + at] = value;
+            assert_eq!(listed_pieces(&bad).count(), 1, "byte {at} is {value}");
+        }
+    }
+}
