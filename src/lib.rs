@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! argv ─ args ─► job ─► run ─┬─ io::disk ─► ntfs ─► plan ─► copy + rescue ─► sink    save, clone
-//!                                           image ─► copy ──────────────────► sink    restore, check
+//! kernel command line ─ init ┘               image ─► copy ──────────────────► sink    restore, check
 //! ```
 //!
 //! - [`units`], [`extent`]: clusters, positions, sets of them. They know nothing else.
@@ -14,12 +14,14 @@
 //! - [`rescue`]: which bytes to read next, without doing it. [`copy`]: the pump that does.
 //! - [`args`], [`job`]: what was asked for, and whether it makes sense. [`run`]: does it; it alone knows all others.
 //! - [`event`], [`report`]: what there is to say, as data and as words.
+//! - [`init`]: PID 1 of the bootable system. It runs this same program as a child, by its command line.
 
 pub mod args;
 pub mod copy;
 pub mod event;
 pub mod extent;
 pub mod image;
+pub mod init;
 pub mod io;
 pub mod job;
 pub mod ntfs;

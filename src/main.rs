@@ -1,9 +1,10 @@
-//! The command line.
+//! The three lives of the program: a command line, the same as a worker at boot, and the boot's init.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use ntfsrescue::args::{Args, ArgsError};
+use ntfsrescue::init;
 use ntfsrescue::job::Job;
 use ntfsrescue::report::{Channel, Reporter};
 use ntfsrescue::run;
@@ -14,7 +15,11 @@ const FAILED: u8 = 1;
 const DAMAGED: u8 = 3;
 
 fn main() -> ExitCode {
-    command_line(std::env::args_os().collect())
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    match init::life(&argv) {
+        Some(life) => life.live(),
+        None => command_line(argv),
+    }
 }
 
 fn command_line(argv: Vec<OsString>) -> ExitCode {

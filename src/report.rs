@@ -76,14 +76,8 @@ impl Reporter {
 
     /// Makes this the place for what all layers send to `log`, from `level` up.
     pub fn collect_log(&'static self, level: log::LevelFilter) {
-        let config = simplelog::ConfigBuilder::new()
-            .set_time_level(log::LevelFilter::Off)
-            .set_thread_level(log::LevelFilter::Off)
-            .set_target_level(log::LevelFilter::Off)
-            .set_location_level(log::LevelFilter::Off)
-            .build();
         // There is one logger a process; a second one has nothing to add.
-        let _second = simplelog::WriteLogger::init(level, config, LogWriter(self));
+        let _second = simplelog::WriteLogger::init(level, log_config(), LogWriter(self));
     }
 
     /// Writes the error that ended the job.
@@ -261,6 +255,50 @@ impl Write for LogWriter {
             }
             self.0.channel.write(&String::from_utf8_lossy(text));
         });
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Level and text; what goes in front of them is the writer's business.
+fn log_config() -> simplelog::Config {
+    simplelog::ConfigBuilder::new()
+        .set_time_level(log::LevelFilter::Off)
+        .set_thread_level(log::LevelFilter::Off)
+        .set_target_level(log::LevelFilter::Off)
+        .set_location_level(log::LevelFilter::Off)
+        .build()
+}
+
+/// Writes a line to the console of a boot: lists and the result line, which stand by themselves.
+pub fn console(line: fmt::Arguments<'_>) {
+    Channel::Stdout.line(line);
+}
+
+/// At boot: makes the console the place for what all layers send to `log`, with the seconds since the kernel started.
+pub fn collect_boot_log(level: log::LevelFilter) {
+    let _second = simplelog::WriteLogger::init(level, log_config(), BootLogWriter { in_line: false });
+}
+
+/// Where `log`'s records go at boot.
+struct BootLogWriter {
+    /// A record has begun and not ended.
+    in_line: bool,
+}
+
+impl Write for BootLogWriter {
+    /// Takes a piece of a record; simplelog ends the last one with the line.
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if !std::mem::replace(&mut self.in_line, !text.ends_with(b"\n")) {
+            // Without /proc there is no time yet.
+            let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+            let seconds = uptime.split(' ').next().unwrap_or_default();
+            Channel::Stderr.write(&format!("[{seconds:>8}] "));
+        }
+        Channel::Stderr.write(&String::from_utf8_lossy(text));
         Ok(text.len())
     }
 

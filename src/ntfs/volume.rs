@@ -117,7 +117,7 @@ fn read_boot_sector(source: &dyn Source, pos: u64) -> Result<BootSector, Error> 
 }
 
 /// The backup boot sector, if it is in the last sector of the source, and where.
-fn backup_boot_sector(source: &dyn Source) -> Option<(u64, BootSector)> {
+pub(crate) fn backup_boot_sector(source: &dyn Source) -> Option<(u64, BootSector)> {
     [512, 4096, 1024, 2048].into_iter().find_map(|sector_size| {
         let pos = source.len().checked_sub(sector_size)?;
         let boot = read_boot_sector(source, pos).ok()?;

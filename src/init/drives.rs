@@ -1,0 +1,426 @@
+//! The drives of the machine and their partitions, as `/sys/class/block` shows them, and what lies on them.
+//!
+//! sysfs is asked again and again and costs nothing. What needs a read from the drive itself happens once, in a
+//! thread of its own for each drive: one that hangs on a bad sector keeps nobody else waiting.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::probe::{Content, Found, Kind, probe};
+use super::spec::Escaped;
+use super::table::Table;
+use crate::io::disk::Disk;
+
+/// Unit of sizes and positions in sysfs.
+const SYSFS_SECTOR: u64 = 512;
+
+/// What is no drive of the machine, or the same one under a second name, or none that holds volumes.
+const NO_DRIVES: [&str; 7] = ["loop", "ram", "sr", "zram", "dm-", "md", "fd"];
+
+/// A drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drive {
+    /// Without `/dev/`.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Its model; empty where it names none.
+    pub model: String,
+    /// Its serial numbers, the drive's own first; a USB bridge may have another.
+    pub serials: Vec<String>,
+    /// The whole drive first, as number 0; then its partitions.
+    pub parts: Vec<Part>,
+}
+
+/// A partition, or the whole drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Without `/dev/`.
+    pub name: String,
+    /// Its number; 0 is the whole drive.
+    pub number: u32,
+    /// First byte on the drive.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// PARTLABEL; empty where there is none.
+    pub part_label: String,
+    /// PARTUUID; empty where there is none, or not known yet.
+    pub part_uuid: String,
+    /// What lies on it.
+    pub found: Found,
+}
+
+impl Drive {
+    /// Its serial for messages.
+    pub fn serial(&self) -> &str {
+        self.serials.first().map_or("", String::as_str)
+    }
+
+    /// Has it this serial?
+    pub fn has_serial(&self, serial: &str) -> bool {
+        self.serials.iter().any(|own| own == serial.trim())
+    }
+
+    /// Is it divided?
+    pub fn has_partitions(&self) -> bool {
+        self.parts.iter().any(|part| part.number != 0)
+    }
+}
+
+impl Part {
+    /// `/dev/NAME`
+    pub fn path(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+
+    /// The content, if it is known.
+    pub fn content(&self) -> Option<&Content> {
+        match &self.found {
+            Found::Content(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Is it an NTFS volume?
+    pub fn is_ntfs(&self) -> bool {
+        self.content().is_some_and(|content| content.kind == Kind::Ntfs)
+    }
+}
+
+/// What a drive's thread has found out.
+#[derive(Debug)]
+enum Answer {
+    PartUuid(String),
+    Found(Found),
+}
+
+/// An answer, and where it comes from: the partition's name, and the drive's diskseq and size.
+type Told = (Identity, Answer);
+
+/// What tells one attachment of a drive from the next one under the same name, and a medium from the next.
+type Identity = (String, u64, u64);
+
+/// Watches the machine's drives.
+#[derive(Debug)]
+pub struct Watch {
+    drives: BTreeMap<String, (Identity, Drive)>,
+    changed_at: Instant,
+    answers: (Sender<Told>, Receiver<Told>),
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch { drives: BTreeMap::new(), changed_at: Instant::now(), answers: channel() }
+    }
+}
+
+impl Watch {
+    /// Looks again. What is new begins to be read.
+    pub fn look(&mut self) {
+        let present = list_drives();
+        let before = self.drives.len();
+        self.drives.retain(|name, (identity, drive)| {
+            present.iter().any(|(id, new)| &new.name == name && id == identity && same_parts(new, drive))
+        });
+        let mut changed = before != self.drives.len();
+        for (identity, drive) in present {
+            if !self.drives.contains_key(&drive.name) {
+                changed = true;
+                log::info!("found {}", Line(&drive, None));
+                let drive = self.begin_reading(drive, &identity);
+                self.drives.insert(drive.name.clone(), (identity, drive));
+            }
+        }
+        if changed {
+            self.changed_at = Instant::now();
+        }
+        self.take_answers();
+    }
+
+    /// The drives that are there.
+    pub fn drives(&self) -> Vec<Drive> {
+        self.drives.values().map(|(_, drive)| drive.clone()).collect()
+    }
+
+    /// How long nothing has come or gone.
+    pub fn quiet_for(&self) -> Duration {
+        self.changed_at.elapsed()
+    }
+
+    /// Has every drive answered?
+    pub fn is_settled(&self) -> bool {
+        let mut parts = self.drives.values().flat_map(|(_, drive)| &drive.parts);
+        !parts.any(|part| part.found == Found::Pending)
+    }
+
+    fn begin_reading(&self, mut drive: Drive, identity: &Identity) -> Drive {
+        let (sender, identity, copy) = (self.answers.0.clone(), identity.clone(), drive.clone());
+        let reader = std::thread::Builder::new().spawn(move || {
+            // Nobody may be listening any more; then there is nothing to tell.
+            read_drive(&copy, &|name, answer| {
+                let _gone = sender.send(((name, identity.1, identity.2), answer));
+            });
+        });
+        if reader.is_err() {
+            drive.parts.iter_mut().for_each(|part| part.found = Found::Unreadable);
+        }
+        drive
+    }
+
+    fn take_answers(&mut self) {
+        while let Ok(((name, seq, size), answer)) = self.answers.1.try_recv() {
+            let mut parts = self.drives.values_mut().filter(|((_, own_seq, own_size), _)| {
+                // A drive that was replaced meanwhile has a reader of its own.
+                (*own_seq, *own_size) == (seq, size)
+            });
+            let part = parts.find_map(|(_, drive)| drive.parts.iter_mut().find(|part| part.name == name));
+            match (part, answer) {
+                (Some(part), Answer::PartUuid(uuid)) => part.part_uuid = uuid,
+                (Some(part), Answer::Found(found)) => part.found = found,
+                (None, _) => {}
+            }
+        }
+    }
+}
+
+fn same_parts(a: &Drive, b: &Drive) -> bool {
+    let key = |part: &Part| (part.number, part.start, part.size);
+    a.parts.iter().map(key).eq(b.parts.iter().map(key))
+}
+
+/// Reads what only the drive itself can tell, most important first.
+fn read_drive(drive: &Drive, tell: &dyn Fn(String, Answer)) {
+    if drive.has_partitions() {
+        let table = Disk::open(&Path::new("/dev").join(&drive.name)).ok().and_then(|disk| Table::read(&disk));
+        for part in &drive.parts {
+            if let Some(uuid) = table.as_ref().and_then(|table| table.part_uuid(part.number, part.start)) {
+                tell(part.name.clone(), Answer::PartUuid(uuid));
+            }
+        }
+    }
+    for part in drive.parts.iter().filter(|part| part.found == Found::Pending) {
+        // An empty reader, or a device that is just going, cannot be opened.
+        let found = Disk::open(&part.path()).map_or(Found::Unreadable, |disk| probe(&disk));
+        tell(part.name.clone(), Answer::Found(found));
+    }
+}
+
+/// Every drive in sysfs, with its partitions, nothing of it read.
+fn list_drives() -> Vec<(Identity, Drive)> {
+    let sys = Path::new("/sys/class/block");
+    let names = std::fs::read_dir(sys).into_iter().flatten().flatten();
+    let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let is_part = |name: &String| sys.join(name).join("partition").exists();
+    let (parts, drives): (Vec<_>, Vec<_>) = names.into_iter().partition(is_part);
+    let drives = drives.into_iter().filter(|name| is_drive(name));
+    drives
+        .filter_map(|name| {
+            let dir = sys.join(&name);
+            let size = number(&dir.join("size"))?.checked_mul(SYSFS_SECTOR).filter(|size| *size != 0)?;
+            let seq = number(&dir.join("diskseq")).unwrap_or(0);
+            let own_parts = parts.iter().filter(|part| dir.join(part).exists());
+            let mut found: Vec<_> = own_parts.filter_map(|part| read_part(&sys.join(part), part)).collect();
+            found.sort_by_key(|part| part.number);
+            let content = Content {
+                kind: Kind::Other("partition table"),
+                label: String::new(),
+                uuid: String::new(),
+                is_dirty: false,
+            };
+            let whole = Part {
+                name: name.clone(),
+                number: 0,
+                start: 0,
+                size,
+                part_label: String::new(),
+                part_uuid: String::new(),
+                found: if found.is_empty() { Found::Pending } else { Found::Content(content) },
+            };
+            found.insert(0, whole);
+            let model = ["device/model", "device/name"].iter().find_map(|file| line(&dir.join(file)));
+            let drive = Drive {
+                name: name.clone(),
+                size,
+                model: model.unwrap_or_default(),
+                serials: serials(&dir),
+                parts: found,
+            };
+            Some(((name, seq, size), drive))
+        })
+        .collect()
+}
+
+fn is_drive(name: &str) -> bool {
+    let follows = |prefix: &str| {
+        name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    // `nvme0c0n1` is one path to `nvme0n1`; an eMMC's boot and replay areas are no volumes.
+    let is_path = name.starts_with("nvme") && name.contains('c');
+    let is_area = name.starts_with("mmcblk") && (name.contains("boot") || name.contains("rpmb"));
+    !NO_DRIVES.into_iter().any(follows) && !is_path && !is_area
+}
+
+fn read_part(dir: &Path, name: &str) -> Option<Part> {
+    let uevent = std::fs::read_to_string(dir.join("uevent")).unwrap_or_default();
+    let part_label = uevent.lines().find_map(|line| line.strip_prefix("PARTNAME="));
+    Some(Part {
+        name: name.to_owned(),
+        number: u32::try_from(number(&dir.join("partition"))?).ok()?,
+        start: number(&dir.join("start"))?.checked_mul(SYSFS_SECTOR)?,
+        size: number(&dir.join("size"))?.checked_mul(SYSFS_SECTOR)?,
+        part_label: part_label.unwrap_or_default().to_owned(),
+        part_uuid: String::new(),
+        found: Found::Pending,
+    })
+}
+
+/// A drive's serial numbers: virtio and NVMe have a file, SCSI and ATA a page of vital product data (four bytes of
+/// header, then the serial), USB its descriptor.
+fn serials(dir: &Path) -> Vec<String> {
+    let page = std::fs::read(dir.join("device/vpd_pg80")).ok().and_then(|page| {
+        let serial = page.get(4..)?;
+        Some(clean(&String::from_utf8_lossy(serial))).filter(|serial| !serial.is_empty())
+    });
+    let usb = std::fs::canonicalize(dir).ok().and_then(|path| {
+        let device = path.ancestors().find(|dir| dir.join("idVendor").exists())?.to_owned();
+        line(&device.join("serial"))
+    });
+    let mut serials = Vec::new();
+    for serial in
+        [line(&dir.join("serial")), line(&dir.join("device/serial")), page, usb].into_iter().flatten()
+    {
+        if !serials.contains(&serial) {
+            serials.push(serial);
+        }
+    }
+    serials
+}
+
+/// A file of one line, without blanks around it. None where it is missing or empty.
+fn line(path: &Path) -> Option<String> {
+    let bytes = std::fs::read(path).ok()?;
+    Some(clean(&String::from_utf8_lossy(&bytes))).filter(|text| !text.is_empty())
+}
+
+fn clean(text: &str) -> String {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned()
+}
+
+fn number(path: &Path) -> Option<u64> {
+    line(path)?.parse().ok()
+}
+
+/// One candidate for a list: the drive, or one of its partitions.
+pub struct Line<'a>(pub &'a Drive, pub Option<&'a Part>);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Line(drive, part) = self;
+        let (name, size) = part.map_or((&drive.name, drive.size), |part| (&part.name, part.size));
+        write!(f, "/dev/{name}: {}", Size(size))?;
+        match part {
+            None => {
+                write!(f, ", serial \"{}\"", Escaped(drive.serial()))?;
+                drive.serials.iter().skip(1).try_for_each(|also| write!(f, " or \"{}\"", Escaped(also)))?;
+                write!(f, ", model \"{}\"", Escaped(&drive.model))
+            }
+            Some(part) => {
+                if part.number != 0 {
+                    write!(f, ", partition {} of serial \"{}\"", part.number, Escaped(drive.serial()))?;
+                }
+                for (what, text) in [("PARTUUID", &part.part_uuid), ("PARTLABEL", &part.part_label)] {
+                    if !text.is_empty() {
+                        write!(f, ", {what} \"{}\"", Escaped(text))?;
+                    }
+                }
+                match &part.found {
+                    Found::Pending => f.write_str(", does not answer yet"),
+                    Found::Nothing => f.write_str(", nothing known on it"),
+                    Found::Unreadable => f.write_str(", cannot be read"),
+                    Found::Content(content) => {
+                        write!(f, ", {}", content.kind.name())?;
+                        if !content.label.is_empty() {
+                            write!(f, ", label \"{}\"", Escaped(&content.label))?;
+                        }
+                        if !content.uuid.is_empty() {
+                            write!(f, ", UUID \"{}\"", content.uuid)?;
+                        }
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bytes for people.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, name) = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")]
+            .into_iter()
+            .find(|(unit, _)| self.0 >= *unit)
+            .unwrap_or((1 << 10, "KiB"));
+        write!(f, "{:.1} {name}", self.0 as f64 / unit as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drives_are_told_from_the_rest() {
+        for drive in ["sda", "sdaa", "vda", "nvme0n1", "mmcblk0", "xvda", "hda", "pmem0", "nbd0"] {
+            assert!(is_drive(drive), "{drive}");
+        }
+        for other in [
+            "loop0",
+            "ram1",
+            "sr0",
+            "zram0",
+            "dm-0",
+            "md127",
+            "fd0",
+            "nvme0c0n1",
+            "mmcblk0boot0",
+            "mmcblk0rpmb",
+        ] {
+            assert!(!is_drive(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn lists_escape_what_strangers_wrote() {
+        let content =
+            Content { kind: Kind::Ntfs, label: "a\x1b[2J".into(), uuid: "12".into(), is_dirty: false };
+        let part = Part {
+            name: "vda1".into(),
+            number: 1,
+            start: 0,
+            size: 3 << 29,
+            part_label: "p".into(),
+            part_uuid: "u".into(),
+            found: Found::Content(content),
+        };
+        let drive = Drive {
+            name: "vda".into(),
+            size: 1 << 20,
+            model: "M".into(),
+            serials: vec!["S".into(), "T".into()],
+            parts: vec![part],
+        };
+        assert_eq!(Line(&drive, None).to_string(), "/dev/vda: 1.0 MiB, serial \"S\" or \"T\", model \"M\"");
+        assert_eq!(
+            Line(&drive, drive.parts.first()).to_string(),
+            "/dev/vda1: 1.5 GiB, partition 1 of serial \"S\", PARTUUID \"u\", PARTLABEL \"p\", ntfs, \
+             label \"a\\u{1b}[2J\", UUID \"12\""
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! How a boot ends: the result line, what the session tells PID 1 to do next by its exit status, and doing it.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use super::config::{Ending, Endings};
+use super::spec::Escaped;
+
+/// What became of the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Verdict {
+    Ok,
+    /// Sectors were lost and are marked.
+    Damaged,
+    Failed,
+}
+
+/// The last line on the console: `ntfsrescue: result=<ok|damaged|failed> exit=<n> <one sentence>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The worker's exit status; 128 and its number for a signal; 1 where it never ran.
+    pub exit: i32,
+    /// One sentence.
+    pub sentence: String,
+}
+
+impl Outcome {
+    /// Nothing was to be done, or it was done.
+    pub fn ok(sentence: impl Into<String>) -> Outcome {
+        Outcome { verdict: Verdict::Ok, exit: 0, sentence: sentence.into() }
+    }
+
+    /// Refused before the worker ran, or failed outside it.
+    pub fn failed(sentence: impl Into<String>) -> Outcome {
+        Outcome { verdict: Verdict::Failed, exit: 1, sentence: sentence.into() }
+    }
+
+    /// What a worker's exit status means for the work that it did.
+    pub fn of_worker(status: ExitStatus, work: &str) -> Outcome {
+        let exit = exit_number(status);
+        let (verdict, sentence) = match status.code() {
+            Some(0) => (Verdict::Ok, format!("{work}: done")),
+            Some(3) => (Verdict::Damaged, format!("{work}: done, but sectors were lost; they are marked")),
+            Some(_) => (Verdict::Failed, format!("{work}: failed, see the messages above")),
+            None => (Verdict::Failed, format!("{work}: ended by signal {}", exit - 128)),
+        };
+        Outcome { verdict, exit, sentence }
+    }
+
+    /// What follows.
+    pub fn ending(&self, endings: Endings) -> Ending {
+        if self.verdict == Verdict::Failed { endings.then_failed } else { endings.then }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Damaged => "damaged",
+            Verdict::Failed => "failed",
+        };
+        write!(f, "ntfsrescue: result={verdict} exit={} {}", self.exit, Escaped(&self.sentence))
+    }
+}
+
+/// An exit status as one number, as a shell has it.
+pub fn exit_number(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Each ending and the session's exit status that asks for it: none that a crash or a usage error gives.
+const STATUS: [(Ending, u8); 4] =
+    [(Ending::PowerOff, 64), (Ending::Reboot, 65), (Ending::Halt, 66), (Ending::Shell, 67)];
+
+impl Ending {
+    /// The exit status that asks PID 1 for this ending.
+    pub fn status(self) -> u8 {
+        STATUS.into_iter().find(|(ending, _)| *ending == self).map_or(0, |(_, status)| status)
+    }
+
+    /// The ending that an exit status asks for; none where the session did not end as it should.
+    pub fn from_status(status: i32) -> Option<Ending> {
+        STATUS.into_iter().find(|(_, asked)| i32::from(*asked) == status).map(|(ending, _)| ending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_line_says_what_became_of_the_worker() {
+        let line = |raw| Outcome::of_worker(ExitStatus::from_raw(raw), "save of a").to_string();
+        assert_eq!(line(0), "ntfsrescue: result=ok exit=0 save of a: done");
+        assert!(line(3 << 8).starts_with("ntfsrescue: result=damaged exit=3 save of a: done, but"));
+        assert_eq!(
+            line(1 << 8),
+            "ntfsrescue: result=failed exit=1 save of a: failed, see the messages above"
+        );
+        assert_eq!(line(9), "ntfsrescue: result=failed exit=137 save of a: ended by signal 9");
+        assert_eq!(Outcome::failed("a\nb").to_string(), "ntfsrescue: result=failed exit=1 a\\nb");
+    }
+
+    #[test]
+    fn endings_travel_as_exit_status() {
+        for (ending, status) in STATUS {
+            assert_eq!(Ending::from_status(ending.status().into()), Some(ending));
+            assert_eq!(ending.status(), status);
+        }
+        for crash in [0, 1, 2, 101, 134, 143] {
+            assert_eq!(Ending::from_status(crash), None);
+        }
+        let damaged = Outcome::of_worker(ExitStatus::from_raw(3 << 8), "x");
+        assert_eq!(damaged.ending(Endings::default()), Ending::PowerOff, "damaged is not failed");
+        assert_eq!(Outcome::failed("x").ending(Endings::default()), Ending::Halt);
+    }
+}
