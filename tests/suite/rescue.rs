@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::edit::Editor;
-use crate::tools::{Loop, assert_same, noise, ours, run, text, wait_for};
+use crate::tools::{Loop, assert_same, faults, noise, ours, run, text, wait_for};
 use crate::volumes::{Mounted, Place, small_volume};
 
 /// A disk that fails.
@@ -20,17 +20,9 @@ impl FaultyDisk {
     fn new(image: &Path, sector_size: u32, bad: &[u64]) -> FaultyDisk {
         let export = image.with_extension("export");
         std::fs::write(&export, "").unwrap();
-        let rules: Vec<_> = bad
-            .iter()
-            .map(|sector| format!(r#"{{"event":"none","iotype":"read","errno":5,"sector":{sector}}}"#))
-            .collect();
-        let faults = format!(
-            r#"{{"driver":"blkdebug","node-name":"faults","image":"file","inject-error":[{}]}}"#,
-            rules.join(",")
-        );
         let mut daemon = Command::new("qemu-storage-daemon")
             .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(image))])
-            .args(["--blockdev", &faults])
+            .args(["--blockdev", &faults("faults", "file", bad)])
             .args(["--blockdev", "driver=raw,file=faults,node-name=disk"])
             .args([
                 "--export",
