@@ -257,7 +257,7 @@ struct ExfatBoot {
     jump: [u8; 3],
     /// `EXFAT` and three blanks.
     name: [u8; 8],
-    unused1: [u8; 69],
+    unused1: [u8; 77],
     /// Where the clusters begin, in sectors.
     heap_sector: U32,
     nr_clusters: U32,
@@ -383,3 +383,6 @@ fn uuid(bytes: &[u8; 16]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,10 @@ impl Session<'_> {
                     return Waited::Found;
                 }
                 Ok(()) if elapsed >= wait + UNREST => return Waited::Restless,
-                Err(error) if elapsed >= wait => return Waited::NotOne(error),
+                // What is there gets the time to say what it holds, however short the wait is.
+                Err(error) if elapsed >= wait && (watch.is_settled() || elapsed >= wait + QUIET) => {
+                    return Waited::NotOne(error);
+                }
                 _ => {}
             }
             if self.signals.stop_asked() {

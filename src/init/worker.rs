@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::cmdline::Text;
 use super::config::Task;
 use super::signals::Signals;
+use crate::report::console;
 
 /// This program's file.
 pub const SELF: &str = "/proc/self/exe";
@@ -58,6 +59,8 @@ pub fn run(argv: &[&str], signals: &Signals) -> io::Result<ExitStatus> {
         if signals.next().is_some_and(|signal| signal != Signal::SIGCHLD)
             && let Ok(pid) = i32::try_from(worker.id())
         {
+            // Its progress line is not ended.
+            console(format_args!(""));
             log::warn!("asked to stop: telling the worker");
             let _ended = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }

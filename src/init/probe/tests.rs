@@ -1,0 +1,135 @@
+//! Superblocks made by hand, with the fields that the probe reads.
+
+use super::*;
+use crate::io::ReadError;
+use crate::ntfs::boot::tests::boot_sector;
+
+/// A disk in memory with bad sectors.
+struct Bytes {
+    bytes: Vec<u8>,
+    bad: Vec<u64>,
+}
+
+impl Source for Bytes {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let failed =
+            |errno| ReadError { pos, len: buf.len(), cause: std::io::Error::from_raw_os_error(errno) };
+        if self.bad.iter().any(|bad| (pos..pos + buf.len() as u64).contains(&(bad * 512))) {
+            return Err(failed(5));
+        }
+        let from = self.bytes.get(pos as usize..pos as usize + buf.len()).ok_or_else(|| failed(22))?;
+        buf.copy_from_slice(from);
+        Ok(())
+    }
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+    fn sector_size(&self) -> u32 {
+        512
+    }
+}
+
+/// What is found on a disk of 1 MiB that has these bytes at these places.
+fn found(fields: &[(usize, &[u8])], bad: &[u64]) -> Found {
+    let mut bytes = vec![0; 1 << 20];
+    for (at, field) in fields {
+        bytes[*at..*at + field.len()].copy_from_slice(field);
+    }
+    probe(&Bytes { bytes, bad: bad.to_vec() })
+}
+
+fn content(kind: Kind, label: &str, uuid: &str) -> Found {
+    Found::Content(Content::new(kind, label.into(), uuid.into()))
+}
+
+const UUID: [u8; 16] = [0xa4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff];
+const UUID_TEXT: &str = "a4010203-0405-0607-0809-0a0b0c0d0eff";
+
+#[test]
+fn ext_by_its_features() {
+    for (compatible, incompatible, kind) in [(0, 2, Kind::Ext2), (4, 2, Kind::Ext3), (4, 0x42, Kind::Ext4)] {
+        let fields: [(usize, &[u8]); 5] = [
+            (1024 + 56, &[0x53, 0xef]),
+            (1024 + 92, &[compatible]),
+            (1024 + 96, &[incompatible]),
+            (1024 + 104, &UUID),
+            (1024 + 120, b"RESCUE"),
+        ];
+        assert_eq!(found(&fields, &[]), content(kind, "RESCUE", UUID_TEXT));
+        assert_eq!(found(&fields, &[0, 9]), content(kind, "RESCUE", UUID_TEXT), "with bad sectors around it");
+    }
+}
+
+#[test]
+fn xfs_and_btrfs() {
+    let xfs = found(&[(0, b"XFSB"), (32, &UUID), (108, b"twelve bytes")], &[]);
+    assert_eq!(xfs, content(Kind::Xfs, "twelve bytes", UUID_TEXT));
+    let at = 64 << 10;
+    let btrfs = found(&[(at + 32, &UUID), (at + 64, b"_BHRfS_M"), (at + 299, b"B")], &[]);
+    assert_eq!(btrfs, content(Kind::Btrfs, "B", UUID_TEXT));
+}
+
+#[test]
+fn fat_by_its_root_directory_or_its_boot_sector() {
+    let end: (usize, &[u8]) = (510, &[0x55, 0xaa]);
+    // Sectors of 512, clusters of 4, one reserved, two FATs of 8, media f8: the root directory is sector 17.
+    let boot: (usize, &[u8]) = (11, &[0, 2, 4, 1, 0, 2, 0, 2, 0, 8, 0xf8, 8, 0]);
+    let serial: (usize, &[u8]) = (39, &[0x8c, 0xd8, 0xec, 0x01]);
+    let fat16 = [boot, serial, (43, b"IN BOOT    "), end];
+    assert_eq!(found(&fat16, &[]), content(Kind::Vfat, "IN BOOT", "01EC-D88C"));
+    let root: (usize, &[u8]) = (17 * 512 + 32, b"IN ROOT    \x08");
+    let other: (usize, &[u8]) = (17 * 512, b"FILE    TXT\x20");
+    let with_root = [&fat16[..], &[other, root]].concat();
+    assert_eq!(found(&with_root, &[]), content(Kind::Vfat, "IN ROOT", "01EC-D88C"));
+    assert_eq!(found(&[boot, serial, (43, b"NO NAME    "), end], &[]), content(Kind::Vfat, "", "01EC-D88C"));
+
+    // FAT32: FATs of 16 sectors, root directory in cluster 3, sector 1 + 2 * 16 + 4.
+    let boot: (usize, &[u8]) = (11, &[0, 2, 4, 1, 0, 2, 0, 0, 0, 0, 0xf8, 0, 0]);
+    let fat32: [(usize, &[u8]); 7] = [
+        boot,
+        (32, &[0, 8]),
+        (36, &[16]),
+        (44, &[3]),
+        (67, &[1, 0, 0, 0xa0]),
+        end,
+        (37 * 512, b"\xe5OLD       \x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0NEW        \x08"),
+    ];
+    assert_eq!(found(&fat32, &[]), content(Kind::Vfat, "NEW", "A000-0001"));
+}
+
+#[test]
+fn exfat_has_its_label_in_the_root_directory() {
+    // Clusters of 2 sectors begin at sector 64; the root directory is cluster 5.
+    let fields: [(usize, &[u8]); 6] = [
+        (3, b"EXFAT   "),
+        (88, &[64]),
+        (96, &[5]),
+        (100, &[0x34, 0x12, 0xcd, 0xab]),
+        (108, &[9, 1]),
+        (70 * 512, b"\x83\x02\xe9\0x\0"),
+    ];
+    assert_eq!(found(&fields, &[]), content(Kind::Exfat, "éx", "ABCD-1234"));
+    assert_eq!(found(&fields[..5], &[]), content(Kind::Exfat, "", "ABCD-1234"));
+    let far = [&fields[..2], &[(96, &[0xffu8; 4] as &[u8]), (108, &[255, 255])]].concat();
+    assert_eq!(found(&far, &[]), content(Kind::Exfat, "", "0000-0000"));
+}
+
+#[test]
+fn ntfs_by_either_boot_sector() {
+    let boot = boot_sector(512, 8, 2047, -10);
+    let serial = content(Kind::Ntfs, "", "1122334455667788");
+    assert_eq!(found(&[(0, &boot)], &[]), serial, "although its MFT is nothing");
+    assert_eq!(found(&[(2047 * 512, &boot)], &[]), serial, "the first one overwritten");
+    assert_eq!(found(&[(2047 * 512, &boot)], &[0, 2]), serial, "the first one unreadable");
+    let bitlocker = found(&[(3, b"-FVE-FS-")], &[]);
+    assert_eq!(bitlocker, Found::Content(Content::other("BitLocker")));
+}
+
+#[test]
+fn nothing_is_told_from_unreadable() {
+    assert_eq!(found(&[], &[]), Found::Nothing);
+    assert_eq!(found(&[], &[0]), Found::Unreadable);
+    assert_eq!(probe(&Bytes { bytes: Vec::new(), bad: Vec::new() }), Found::Nothing);
+    let mbr: [(usize, &[u8]); 3] = [(450, &[7]), (458, &[1]), (510, &[0x55, 0xaa])];
+    assert_eq!(found(&mbr, &[]), Found::Content(Content::other("partition table")));
+}
