@@ -180,8 +180,9 @@ impl Watch {
             let part = parts.find_map(|(_, drive)| drive.parts.iter_mut().find(|part| part.name == name));
             match (part, answer) {
                 (Some(part), Answer::PartUuid(uuid)) => part.part_uuid = uuid,
-                (Some(part), Answer::Found(found)) => part.found = found,
-                (None, _) => {}
+                // A drive read before its partitions showed up is known for a divided one meanwhile.
+                (Some(part), Answer::Found(found)) if part.found == Found::Pending => part.found = found,
+                _ => {}
             }
         }
     }
