@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,15 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 const MAX_DEPTH: u8 = 6;
 
 /// What disks need that may come after the devices were looked at: a stick put in, a card, a disk found late.
-const ALWAYS: [&str; 7] = ["sd_mod", "usb_storage", "uas", "nvme", "ahci", "virtio_blk", "mmc_block"];
+const ALWAYS: [&str; 6] = ["sd_mod", "usb_storage", "uas", "nvme", "ahci", "mmc_block"];
+
+/// Loading a module waits by default until every probe in the machine has come to an end, which takes minutes while
+/// a failing disk's first sector is read again and again. With this the kernel does not wait.
+const DO_NOT_WAIT: &CStr = c"async_probe";
+
+/// The exception: probed in the order of the bus, a virtual machine's disks have the same names at every boot. It
+/// is loaded only where there are such disks.
+const IN_ORDER: &str = "virtio_blk";
 
 /// The text of the indices.
 #[derive(Debug, Default)]
@@ -185,7 +193,7 @@ impl<'a> Modules<'a> {
         }
         let path = self.dir.join(file);
         let inserted = File::open(&path).and_then(|opened| {
-            match finit_module(opened, &CString::default(), ModuleInitFlags::empty()) {
+            match finit_module(opened, parameters(file), ModuleInitFlags::empty()) {
                 Ok(()) | Err(Errno::EEXIST) => Ok(()),
                 Err(errno) => Err(io::Error::from(errno)),
             }
@@ -237,6 +245,11 @@ fn parse_softdep(line: &str) -> Option<(&str, Soft<'_>)> {
 fn module_name(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     normalise(name.split_once(".ko").map_or(name, |(name, _)| name))
+}
+
+/// A module's parameters.
+fn parameters(file: &str) -> &'static CStr {
+    if module_name(file) == IN_ORDER { c"" } else { DO_NOT_WAIT }
 }
 
 /// Dashes and underscores are the same in a module's name.

@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Time between two looks for devices that want a module, while drives are waited for.
-const COLDPLUG: Duration = Duration::from_secs(3);
+const COLDPLUG: Duration = Duration::from_secs(1);
 
 /// How much longer than asked is waited for drives that keep coming and going.
 const UNREST: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub(super) fn run() -> Ending {
     log::info!("ntfsrescue {}", env!("CARGO_PKG_VERSION"));
     let index = Index::of_running_kernel();
     let modules = Modules::parse(&index);
-    // Twice: the first ones bring buses whose devices want others.
+    // Twice: the first ones bring buses whose devices want others. What takes longer is seen to while waiting.
     modules.coldplug();
     modules.coldplug();
     modules.load_always();
@@ -124,7 +124,7 @@ impl Session<'_> {
         let begun = Instant::now();
         let mut coldplug_at = begun;
         loop {
-            watch.look();
+            self.look(watch, &mut coldplug_at);
             let found = find(task, &watch.drives()).map(|_| ());
             let elapsed = begun.elapsed();
             match found {
@@ -142,11 +142,16 @@ impl Session<'_> {
             if self.signals.stop_asked() {
                 return Waited::Stopped;
             }
-            if coldplug_at.elapsed() >= COLDPLUG {
-                self.modules.coldplug();
-                coldplug_at = Instant::now();
-            }
             sleep(POLL);
+        }
+    }
+
+    /// Looks at the drives and, now and then, for devices that came late and want a module.
+    fn look(&self, watch: &mut Watch, coldplug_at: &mut Instant) {
+        watch.look();
+        if coldplug_at.elapsed() >= COLDPLUG {
+            self.modules.coldplug();
+            *coldplug_at = Instant::now();
         }
     }
 
@@ -154,8 +159,9 @@ impl Session<'_> {
     fn list_after_a_while(&self) {
         let mut watch = Watch::default();
         let begun = Instant::now();
+        let mut coldplug_at = begun;
         loop {
-            watch.look();
+            self.look(&mut watch, &mut coldplug_at);
             let is_quiet = watch.quiet_for() >= QUIET && watch.is_settled();
             if is_quiet || begun.elapsed() >= 2 * QUIET || self.signals.stop_asked() {
                 break;
@@ -218,7 +224,7 @@ impl Session<'_> {
             Err(error) => return refused(&error),
         };
         // The kernel would ask for it by itself; asking first tells a missing driver from a damaged file system.
-        if !self.modules.request(kind) && !self.modules.request(&format!("fs-{kind}")) {
+        if !self.modules.request(&format!("fs-{kind}")) {
             log::warn!("no kernel module for {kind}");
         }
         let mounted: Mounted = match mount_image(&image.part.path(), kind, writable) {
