@@ -197,7 +197,7 @@ fn same_parts(a: &Drive, b: &Drive) -> bool {
 fn read_drive(drive: &Drive, tell: &dyn Fn(String, Answer)) {
     if drive.has_partitions() {
         let table = Disk::open(&Path::new("/dev").join(&drive.name)).ok().and_then(|disk| Table::read(&disk));
-        for part in &drive.parts {
+        for part in drive.parts.iter().filter(|part| part.number != 0) {
             if let Some(uuid) = table.as_ref().and_then(|table| table.part_uuid(part.number, part.start)) {
                 tell(part.name.clone(), Answer::PartUuid(uuid));
             }

@@ -34,6 +34,8 @@ pub(super) fn live() -> ! {
     }
     let signals = Signals::block(Signal::SIGINT);
     mount_basics();
+    // Each bad sector makes the kernel print several lines; the worker tells all of them in one. dmesg keeps them.
+    let _chatty = std::fs::write("/proc/sys/kernel/printk", "3");
     let ended = start(&signals, &[SESSION]).map(|session| wait_for(session, &signals));
     let asked = ended.as_ref().ok().and_then(|(status, _)| Ending::from_status(status.code()?));
     let ending = asked.unwrap_or_else(|| after_crash(ended.map_err(|cause| cause.to_string()), &signals));

@@ -1,5 +1,5 @@
-//! How a job names a volume, an image, and what may be overwritten: parsed here, looked up in `find` and judged in
-//! `safety`.
+//! How a job names a volume, an image, and what may be overwritten: parsed here, looked up and judged in
+//! `find`.
 
 use std::fmt;
 
