@@ -131,6 +131,9 @@ impl Reporter {
             return;
         }
         state.stage_complete = complete;
+        if complete {
+            self.tell_lost(state);
+        }
         state.progress_at = Some(Instant::now());
         let percent = done as f64 * 100.0 / total.max(1) as f64;
         if complete {
