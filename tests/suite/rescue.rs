@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::edit::Editor;
 use crate::tools::{Loop, assert_same, faults, noise, ours, run, text, wait_for};
 use crate::volumes::{Mounted, Place, small_volume};
@@ -49,7 +52,9 @@ impl FaultyDisk {
 impl Drop for FaultyDisk {
     fn drop(&mut self) {
         self.device = None;
-        run(Command::new("kill").arg(self.daemon.id().to_string()));
+        // Asked to end it unmounts its export; killed it would not.
+        let daemon = Pid::from_raw(self.daemon.id() as i32);
+        kill(daemon, Signal::SIGTERM).unwrap();
         let _ended = self.daemon.wait();
     }
 }
