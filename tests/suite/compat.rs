@@ -6,12 +6,14 @@
 //!   boundary. What is missing there must be zeros in ours.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::edit::Editor;
 use crate::tools::{
-    assert_same, assert_same_up_to, assert_zeros_from, len, noise, ntfsclone, occupied, ours, shell, text,
+    assert_same, assert_same_up_to, assert_zeros_from, len, noise, ntfsclone, occupied, ours, run, shell,
+    text,
 };
-use crate::volumes::{Place, fill, given, mkntfs, small_volume};
+use crate::volumes::{Place, crowd, fill, given, mkntfs, small_volume};
 
 /// Saves, restores and clones a volume with both programs, every way round, and compares all there is.
 fn compare(volume: &Path) {
@@ -115,6 +117,18 @@ fn mft_with_an_attribute_list() {
         mkntfs(&volume, 24 << 20, 512, cluster_size);
         fill(&volume, 150);
         Editor::open(&volume).extend_mft(first, 20);
+        compare(&volume);
+    }
+}
+
+#[test]
+fn files_with_attribute_lists() {
+    for cluster_size in [4096, 1024] {
+        let place = Place::new();
+        let volume = place.at("volume");
+        mkntfs(&volume, 16 << 20, 512, cluster_size);
+        crowd(&volume);
+        run(Command::new("ntfsinfo").args(["-F", "large"]).arg(&volume)).ok().says("$ATTRIBUTE_LIST");
         compare(&volume);
     }
 }

@@ -221,3 +221,29 @@ fn a_bad_sector_in_the_bitmap_hides_nothing() {
     let differing = clone.chunks(512).zip(volume.chunks(512)).filter(|(a, b)| a != b).count();
     assert_eq!(differing, 1, "the bitmap's own sector");
 }
+
+#[test]
+fn copies_stand_in_for_what_was_overwritten() {
+    let scene = Scene::new();
+    let at = |name| scene.place.at(name);
+    let editor = Editor::open(&at("volume"));
+    for (pos, len, found, message) in [
+        (0, 512, "no NTFS volume: boot sector at byte 0x0", "using its backup at byte"),
+        (editor.record_pos(0), 1024, "MFT record 0 at byte", "using its copy in $MFTMirr"),
+    ] {
+        let before = editor.read(pos, len);
+        editor.write(pos, &vec![0; len as usize]);
+        ours(["-q", "-O", text(&at("clone")), text(&at("volume"))]).exits(1).says(found);
+        let said = ours(["-q", "--rescue", "-O", text(&at("clone")), text(&at("volume"))]).ok();
+        said.says(found).says(message);
+        // What is there is copied as it is.
+        let healthy = std::fs::read(at("healthy")).unwrap();
+        let clone = std::fs::read(at("clone")).unwrap();
+        let zeroed = pos as usize..(pos + len) as usize;
+        assert!(clone[zeroed.clone()].iter().all(|byte| *byte == 0));
+        assert!(
+            clone[..zeroed.start] == healthy[..zeroed.start] && clone[zeroed.end..] == healthy[zeroed.end..]
+        );
+        editor.write(pos, &before);
+    }
+}

@@ -124,6 +124,37 @@ pub fn fill(volume: &Path, nr_files: u64) {
     }
 }
 
+/// Fills a volume to the last cluster, frees half of many small holes and writes a large file and many small
+/// ones into those: the large file has so many runs that it needs an attribute list and extension records, and
+/// `$MFT` grows into holes too.
+pub fn crowd(volume: &Path) {
+    let mounted = Mounted::new(volume, "big_writes");
+    let root = mounted.path();
+    let small = |i: u64| root.join(format!("small{i}"));
+    for i in 0..1500 {
+        std::fs::write(small(i), noise(i, 4000)).unwrap();
+    }
+    // More than once, because the driver gives back at the end what it has reserved too much.
+    for _ in 0..10 {
+        let mut filler = File::options().create(true).append(true).open(root.join("filler")).unwrap();
+        while filler.write_all(&[1; 1024]).is_ok() {}
+    }
+    // Which ones is drawn: the driver does not place them in turn.
+    for (i, drawn) in (0..).zip(noise(1, 1500)) {
+        if drawn & 1 == 1 {
+            std::fs::remove_file(small(i)).unwrap();
+        }
+    }
+    std::fs::write(root.join("large"), noise(1, 2_500_000)).unwrap();
+    // These take records, and holes for them, until there are no more.
+    for i in 0..400 {
+        if std::fs::write(root.join(format!("tiny{i}")), noise(i, 100)).is_err() {
+            break;
+        }
+    }
+    std::fs::remove_file(root.join("filler")).unwrap();
+}
+
 /// A filled volume of 24 MiB with clusters of 4 KiB: what most tests start from.
 pub fn small_volume(path: &Path) {
     mkntfs(path, 24 << 20, 512, 4096);
