@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, overrides_with = "rescue")]
     pub rescue: bool,
 
-    /// Copy metadata only
+    /// Copy metadata only (not in this version)
     #[arg(short, long, overrides_with = "metadata")]
     pub metadata: bool,
 
@@ -73,11 +73,11 @@ pub struct Args {
     #[arg(long, overrides_with = "ignore_fs_check")]
     pub ignore_fs_check: bool,
 
-    /// Give the copy a new random serial number
+    /// Give the copy a new random serial number (not in this version)
     #[arg(long, overrides_with = "new_serial")]
     pub new_serial: bool,
 
-    /// Give the copy a serial number whose upper half is new
+    /// Give the copy a serial number whose upper half is new (not in this version)
     #[arg(long, overrides_with = "new_half_serial")]
     pub new_half_serial: bool,
 

@@ -158,7 +158,9 @@ fn copy_volume(
         pump(&mut feed, sink, plan.total_bytes(), observer)
     })?;
     let losses = Losses { bytes: feed.lost(), records: usage.nr_lost_records };
-    tell_losses(&losses, observer);
+    if job.rescue {
+        tell_losses(&losses, observer);
+    }
     Ok(losses)
 }
 
@@ -265,6 +267,9 @@ fn tell_of_missing_extra<R: Read>(image: &ImageReader<R>, observer: &dyn Observe
 }
 
 fn tell_losses(losses: &Losses, observer: &dyn Observer) {
+    if !losses.any() {
+        observer.tell(Event::Note(format_args!("Nothing was lost.")));
+    }
     if losses.bytes > 0 {
         observer.tell(Event::Note(format_args!(
             "Lost: {} bytes could not be read and are marked BadSectoR.",

@@ -337,7 +337,7 @@ fn bitmap_and_mft_that_disagree() {
 #[test]
 fn strict_tells_losses_by_status() {
     let scene = Scene::new();
-    scene.run("-q --strict --rescue -o new volume").ok();
+    scene.run("-q --strict --rescue -o new volume").ok().says("Nothing was lost.");
     let editor = Editor::open(&scene.place.at("volume"));
     // A torn record in use: $Extend's.
     let pos = editor.record_pos(11) + 510;
