@@ -4,8 +4,8 @@
 //! getopt_long does: first among ntfsclone's own options and, only if none fits, among ours, so that an addition
 //! of ours never makes a script's prefix ambiguous.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -140,26 +140,32 @@ fn expand_prefixes(argv: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStr
             expanded.push(arg);
             continue;
         }
-        let bytes = arg.as_bytes();
-        if bytes == b"--" {
-            only_names = true;
-            expanded.push(arg);
-        } else if let Some(long) = arg.to_str().and_then(|arg| arg.strip_prefix("--")) {
-            let (typed, value) = match long.split_once('=') {
-                Some((typed, value)) => (typed, Some(value)),
-                None => (long, None),
-            };
-            let name = complete(typed)?;
-            is_value = value.is_none() && LONG_WITH_VALUE.contains(&name);
-            let value = value.map(|value| format!("={value}")).unwrap_or_default();
-            expanded.push(format!("--{name}{value}").into());
-        } else {
-            if let [b'-', cluster @ ..] = bytes {
-                // The rest of the argument is the value of the first option that takes one.
-                let takes_value = cluster.iter().position(|option| SHORT_WITH_VALUE.contains(option));
-                is_value = takes_value.is_some_and(|at| at + 1 == cluster.len());
+        match arg.as_bytes() {
+            b"--" => {
+                only_names = true;
+                expanded.push(arg);
             }
-            expanded.push(arg);
+            [b'-', b'-', long @ ..] => {
+                let at = long.iter().position(|byte| *byte == b'=').unwrap_or(long.len());
+                let (typed, value) = long.split_at(at);
+                let typed = String::from_utf8_lossy(typed);
+                let name = complete(&typed)?;
+                is_value = value.is_empty() && LONG_WITH_VALUE.contains(&name);
+                let mut whole = OsString::from(format!("--{name}"));
+                whole.push(OsStr::from_bytes(value));
+                expanded.push(whole);
+            }
+            [b'-', cluster @ ..] => {
+                // What follows an option that takes a value is its value, whatever it is: clap would take a `=` off.
+                let takes_value = cluster.iter().position(|option| SHORT_WITH_VALUE.contains(option));
+                let (options, value) = cluster.split_at(takes_value.map_or(cluster.len(), |at| at + 1));
+                is_value = takes_value.is_some() && value.is_empty();
+                expanded.push(OsString::from_vec([b"-", options].concat()));
+                if !value.is_empty() {
+                    expanded.push(OsString::from_vec(value.to_vec()));
+                }
+            }
+            _ => expanded.push(arg),
         }
     }
     Ok(expanded)
@@ -207,6 +213,9 @@ mod tests {
         assert!(args.quiet && args.save_image && args.force && args.rescue);
         assert_eq!((args.output, args.sources), (Some("x.img".into()), vec!["/dev/sda1".into()]));
         assert_eq!(parse("p -sOx.img a").unwrap().overwrite, Some("x.img".into()));
+        assert_eq!(parse("p -O=x.img a").unwrap().overwrite, Some("=x.img".into()), "as getopt has it");
+        assert_eq!(parse("p -o- a").unwrap().output, Some("-".into()));
+        assert_eq!(parse("p -o -s a").unwrap().output, Some("-s".into()));
     }
 
     #[test]
@@ -217,6 +226,14 @@ mod tests {
         assert_eq!(parse("p --ov --resc a").unwrap().overwrite, Some("--resc".into()), "a value");
         assert_eq!(parse("p -o - -- --re").unwrap().sources, [PathBuf::from("--re")]);
         assert!(parse("p --new-serial a").unwrap().new_serial);
+    }
+
+    #[test]
+    fn values_need_not_be_text() {
+        let argv = [&b"p"[..], b"--outp=a\xff", b"-r", b"\xfe"].map(|arg| OsString::from_vec(arg.to_vec()));
+        let args = Args::parse_from_argv(argv).unwrap();
+        assert_eq!(args.output.unwrap().as_os_str().as_bytes(), b"a\xff");
+        assert_eq!(args.sources[0].as_os_str().as_bytes(), b"\xfe");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What was asked for, as one job that makes sense: every refusal of options that conflict is here.
 
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::args::Args;
@@ -48,8 +50,6 @@ pub struct Job {
     pub rescue: bool,
     /// Go on although the volume is dirty.
     pub force: bool,
-    /// Go on although `$Bitmap` and the MFT disagree.
-    pub ignore_fs_check: bool,
     /// Lost sectors make the exit status 3.
     pub strict: bool,
     /// Show no progress.
@@ -134,19 +134,29 @@ impl Job {
             source,
             rescue: args.rescue,
             force: args.force,
-            ignore_fs_check: args.ignore_fs_check,
             strict: args.strict,
             quiet: args.quiet,
         })
     }
 
-    /// Does the copy itself go to standard output, so that messages must not?
+    /// Does the copy itself go to standard output, also by a name such as `/dev/stdout`, so that messages must not?
     pub fn occupies_stdout(&self) -> bool {
         match &self.action {
-            Action::Clone(target) | Action::Save(target) | Action::Restore(target) => {
-                *target == TargetName::Stdout
-            }
+            Action::Clone(target) | Action::Save(target) | Action::Restore(target) => match target {
+                TargetName::Stdout => true,
+                TargetName::Replace(path) | TargetName::New(path) => is_stdout(path),
+            },
             Action::Check => false,
         }
     }
+}
+
+/// Is this the file or pipe that standard output goes to? Terminals and `/dev/null` do not count.
+fn is_stdout(path: &Path) -> bool {
+    let (Ok(named), Ok(stdout)) = (std::fs::metadata(path), nix::sys::stat::fstat(std::io::stdout().as_fd()))
+    else {
+        return false;
+    };
+    let keeps_data = named.is_file() || named.file_type().is_fifo();
+    keeps_data && (named.dev(), named.ino()) == (stdout.st_dev, stdout.st_ino)
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::copy::{CopyError, VolumeFeed, pump};
@@ -15,7 +16,7 @@ use crate::io::target::{Room, Target, TargetError, TargetName};
 use crate::io::{Loss, ReadError, Sink, WriteError};
 use crate::job::{Action, Job, SourceName};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
-use crate::ntfs::scan::{Policy, scan};
+use crate::ntfs::scan::scan;
 use crate::ntfs::{self, Volume};
 use crate::plan::Plan;
 use crate::units::Geometry;
@@ -89,8 +90,8 @@ fn advice(read: Option<&ReadError>) -> &'static str {
 pub struct Losses {
     /// Bytes that could not be read and are marked in the target.
     pub bytes: u64,
-    /// MFT records in use that could not be used.
-    pub records: u64,
+    /// Structures of the volume, most of them MFT records in use, that could not be used.
+    pub structures: u64,
 }
 
 impl Losses {
@@ -138,8 +139,7 @@ fn copy_volume(
     if !to_image {
         warn_of_sector_size(&target, volume.info.sector_size, observer);
     }
-    let policy = Policy { salvage: job.rescue, ignore_mismatch: job.ignore_fs_check };
-    let usage = scan(&volume, policy, observer)?;
+    let usage = scan(&volume, job.rescue, observer)?;
     observer.tell(Event::SpaceInUse { nr_used: usage.nr_used, geometry });
     let plan = Plan::new(geometry, usage.used, usage.nr_used);
 
@@ -157,17 +157,18 @@ fn copy_volume(
         observer.tell(Event::Phase(phase));
         pump(&mut feed, sink, plan.total_bytes(), observer)
     })?;
-    let losses = Losses { bytes: feed.lost(), records: usage.nr_lost_records };
+    let structures = volume.nr_damaged + usage.nr_damaged;
+    let losses = Losses { bytes: feed.lost(), structures };
     if job.rescue {
         tell_losses(&losses, observer);
     }
     Ok(losses)
 }
 
-/// Restores an image. One in a file is walked first, so that a damaged one overwrites nothing.
+/// Restores an image. One in a file or on a device is walked first, so that a damaged one overwrites nothing.
 fn restore(source: &SourceName, target: &TargetName, observer: &dyn Observer) -> Result<Losses, RunError> {
     let target = Target::examine(target, source.path())?;
-    let can_be_read_twice = source.path().is_some_and(Path::is_file);
+    let can_be_read_twice = source.path().is_some_and(is_file_or_device);
     if can_be_read_twice {
         check_image(source, DrySink::new(target.name(), target.takes_any_order()), observer)?;
         if let Some(boot) = first_sector(source) {
@@ -199,6 +200,11 @@ fn check_image(source: &SourceName, mut sink: DrySink, observer: &dyn Observer) 
     pump(&mut image, &mut sink, total, observer)?;
     tell_of_missing_extra(&image, observer);
     Ok(())
+}
+
+/// Something that gives the same bytes again when it is read again.
+fn is_file_or_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() || metadata.file_type().is_block_device())
 }
 
 fn image_bytes(geometry: &Geometry, nr_used: u64) -> u64 {
@@ -276,10 +282,11 @@ fn tell_losses(losses: &Losses, observer: &dyn Observer) {
             losses.bytes
         )));
     }
-    if losses.records > 0 {
+    if losses.structures > 0 {
         observer.tell(Event::Note(format_args!(
-            "Lost: {} MFT records could not be used; the files they describe may be damaged.",
-            losses.records
+            "Damaged: {} MFT records or other structures could not be used, see the warnings above; they are \
+             copied as they are.",
+            losses.structures
         )));
     }
 }

@@ -38,6 +38,9 @@ pub enum GeometryError {
     /// The number of clusters is none that NTFS has.
     #[error("number of clusters is {0}, wanted 1 to {MAX_CLUSTERS}")]
     NrClusters(u64),
+    /// The device is larger than any.
+    #[error("device size is {0} bytes, wanted at most {max}", max = i64::MAX)]
+    DeviceSize(u64),
     /// The volume does not fit into its device.
     #[error("volume has {volume_size} bytes, but its device only {device_size}")]
     DeviceTooSmall {
@@ -58,6 +61,9 @@ impl Geometry {
         if nr_clusters == 0 || nr_clusters > MAX_CLUSTERS {
             return Err(GeometryError::NrClusters(nr_clusters));
         }
+        if i64::try_from(device_size).is_err() {
+            return Err(GeometryError::DeviceSize(device_size));
+        }
         let volume_size = nr_clusters * cluster_size;
         if volume_size > device_size {
             return Err(GeometryError::DeviceTooSmall { volume_size, device_size });
@@ -73,6 +79,11 @@ impl Geometry {
     /// The position of a cluster's first byte.
     pub fn pos(&self, lcn: Lcn) -> u64 {
         lcn.0 * u64::from(self.cluster_size)
+    }
+
+    /// The position of a cluster's first byte, if the volume has such a cluster.
+    pub fn pos_within(&self, lcn: Lcn) -> Option<u64> {
+        (lcn.0 < self.nr_clusters).then(|| self.pos(lcn))
     }
 
     /// The cluster behind the last one. It holds the backup boot sector, counts as in use always, and is as long
@@ -114,6 +125,7 @@ mod tests {
         assert_eq!(Geometry::new(4 << 20, 1, 1 << 30), Err(GeometryError::ClusterSize(4 << 20)));
         assert_eq!(Geometry::new(512, 0, 512), Err(GeometryError::NrClusters(0)));
         assert_eq!(Geometry::new(512, u64::MAX, 512), Err(GeometryError::NrClusters(u64::MAX)));
+        assert_eq!(Geometry::new(512, 9, 1 << 63), Err(GeometryError::DeviceSize(1 << 63)));
         assert!(matches!(Geometry::new(512, 9, 4096), Err(GeometryError::DeviceTooSmall { .. })));
     }
 }

@@ -146,6 +146,12 @@ impl Watch {
         self.drives.values().map(|(_, drive)| drive.clone()).collect()
     }
 
+    /// Is this drive still the one that was watched, and not another that has got its name meanwhile?
+    pub fn is_unchanged(&self, drive: &Drive) -> bool {
+        let known = self.drives.get(&drive.name).map(|(identity, _)| identity);
+        list_drives().iter().any(|(identity, now)| Some(identity) == known && now.serials == drive.serials)
+    }
+
     /// How long nothing has come or gone.
     pub fn quiet_for(&self) -> Duration {
         self.changed_at.elapsed()
@@ -341,7 +347,7 @@ impl fmt::Display for Line<'_> {
                 }
                 match &part.found {
                     Found::Pending => f.write_str(", does not answer yet"),
-                    Found::Nothing => f.write_str(", nothing known on it"),
+                    Found::Nothing => f.write_str(", blank"),
                     Found::Unreadable => f.write_str(", cannot be read"),
                     Found::Content(content) => {
                         write!(f, ", {}", content.kind.name())?;

@@ -64,6 +64,18 @@ pub enum Devices<'a> {
     },
 }
 
+impl<'a> Devices<'a> {
+    /// The drives that they are on.
+    pub fn drives(&self) -> [&'a Drive; 2] {
+        match self {
+            Devices::Save { source, image } => [source.drive, image.drive],
+            Devices::Restore { image, target } => [image.drive, target.drive],
+            Devices::Clone { source, target } => [source.drive, target.drive],
+            Devices::Verify { image } => [image.drive, image.drive],
+        }
+    }
+}
+
 /// A name that does not fit exactly one device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {spec}: {}, wanted exactly one; the candidates are listed above", Matches(.matching))]

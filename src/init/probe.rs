@@ -19,6 +19,11 @@ const HEAD: usize = 8 << 10;
 /// Where btrfs keeps its superblock.
 const BTRFS_POS: u64 = 64 << 10;
 
+/// Bytes that must be zeros for a device to count as blank. At the beginning ISO 9660 has its first signature at 32 KiB,
+/// at the end the oldest RAID format within the last 128 KiB.
+const BLANK_START: usize = 64 << 10;
+const BLANK_END: usize = 128 << 10;
+
 /// Bytes of a FAT or exFAT root directory that are searched for the label, which comes first.
 const ROOT_DIR: usize = 4 << 10;
 
@@ -64,7 +69,7 @@ pub struct Content {
     pub label: String,
     /// As blkid prints it; empty where there is none.
     pub uuid: String,
-    /// NTFS: was it not unmounted?
+    /// NTFS: was it not unmounted, or cannot that be told?
     pub is_dirty: bool,
 }
 
@@ -83,11 +88,11 @@ impl Content {
 pub enum Found {
     /// It has not answered yet.
     Pending,
-    /// It can be read, and nothing is known there.
+    /// It can be read, and is blank.
     Nothing,
     /// It cannot be read well enough to tell.
     Unreadable,
-    /// A file system, or another known signature.
+    /// A file system, another known signature, or something unknown.
     Content(Content),
 }
 
@@ -101,7 +106,23 @@ pub fn probe(source: &dyn Source) -> Found {
         .or_else(|| probe_btrfs(source))
         .or_else(|| Table::read(source).map(|_| Content::other("partition table")))
         .or_else(|| probe_ntfs(source));
-    found.map_or(Found::Nothing, Found::Content)
+    match found {
+        Some(content) => Found::Content(content),
+        None if is_blank(source) => Found::Nothing,
+        None => Found::Content(Content::other("unknown data")),
+    }
+}
+
+/// Are there only zeros where content of any kind shows: at the beginning, and at the end, where RAID and ZFS have
+/// their labels? What cannot be read does not count as blank.
+fn is_blank(source: &dyn Source) -> bool {
+    let mut bytes = vec![0; BLANK_END.max(BLANK_START)];
+    let places = [(0, BLANK_START), (source.len().saturating_sub(BLANK_END as u64), BLANK_END)];
+    places.into_iter().all(|(pos, len)| {
+        let len = u64::min(len as u64, source.len() - pos) as usize;
+        let part = bytes.get_mut(..len).unwrap_or_default();
+        source.read_at(pos, part).is_ok() && part.iter().all(|byte| *byte == 0)
+    })
 }
 
 /// The first bytes: at once, or only the sectors that matter most where that fails.
@@ -155,12 +176,12 @@ fn probe_ntfs(source: &dyn Source) -> Option<Content> {
     if let Ok(volume) = Volume::open(source, true, &Unheard) {
         let info = volume.info;
         let content = Content::new(Kind::Ntfs, info.label.as_str().to_owned(), uuid(info.serial));
-        return Some(Content { is_dirty: info.is_dirty, ..content });
+        return Some(Content { is_dirty: info.is_dirty || info.version.is_none(), ..content });
     }
     let mut bytes = [0; BOOT_SECTOR_LEN];
     let first = source.read_at(0, &mut bytes).ok().and_then(|()| BootSector::parse(&bytes).ok());
     let boot = first.or_else(|| backup_boot_sector(source).map(|(_, boot)| boot))?;
-    Some(Content::new(Kind::Ntfs, String::new(), uuid(boot.serial)))
+    Some(Content { is_dirty: true, ..Content::new(Kind::Ntfs, String::new(), uuid(boot.serial)) })
 }
 
 /// Nobody is told what is odd about a disk that is only being looked at.

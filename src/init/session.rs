@@ -116,7 +116,9 @@ impl Session<'_> {
             list(&drives);
             return refused(&error);
         }
-        self.carry_out(task, &devices, options)
+        // A drive that went and came back may have left its name to another.
+        let unchanged = || devices.drives().into_iter().all(|drive| watch.is_unchanged(drive));
+        self.carry_out(task, &devices, options, &unchanged)
     }
 
     /// Looks at the drives until the job's devices are there, each just once, and nothing more comes.
@@ -172,7 +174,13 @@ impl Session<'_> {
     }
 
     /// Mounts, runs the worker, unmounts. Everything was found and judged before.
-    fn carry_out(&self, task: &Task, devices: &Devices<'_>, options: &Text) -> Outcome {
+    fn carry_out(
+        &self,
+        task: &Task,
+        devices: &Devices<'_>,
+        options: &Text,
+        unchanged: &dyn Fn() -> bool,
+    ) -> Outcome {
         let done = match (task, devices) {
             (Task::Save { target, .. }, Devices::Save { source, image }) => {
                 protect(source);
@@ -180,7 +188,7 @@ impl Session<'_> {
                     format!("save of /dev/{} to /dev/{}:{}", source.part.name, image.part.name, target.path);
                 self.with_image(image, true, &work, || {
                     let to = below(IMAGE_POINT, target).ok_or("the target's path is too long")?;
-                    Ok(self.work(task, &dev(source), &to, options, &work))
+                    Ok(self.work(task, &dev(source), &to, options, &work, unchanged))
                 })
             }
             (Task::Restore { source, .. }, Devices::Restore { image, target }) => {
@@ -190,20 +198,20 @@ impl Session<'_> {
                 );
                 self.with_image(image, false, &work, || {
                     let from = below(IMAGE_POINT, source).ok_or("the source's path is too long")?;
-                    Ok(self.work(task, &from, &dev(target), options, &work))
+                    Ok(self.work(task, &from, &dev(target), options, &work, unchanged))
                 })
             }
             (Task::Verify { source }, Devices::Verify { image }) => {
                 let work = format!("check of /dev/{}:{}", image.part.name, source.path);
                 self.with_image(image, false, &work, || {
                     let from = below(IMAGE_POINT, source).ok_or("the source's path is too long")?;
-                    Ok(self.work(task, &from, "", options, &work))
+                    Ok(self.work(task, &from, "", options, &work, unchanged))
                 })
             }
             (_, Devices::Clone { source, target }) => {
                 protect(source);
                 let work = format!("clone of /dev/{} to /dev/{}", source.part.name, target.part.name);
-                self.work(task, &dev(source), &dev(target), options, &work)
+                self.work(task, &dev(source), &dev(target), options, &work, unchanged)
             }
             _ => Outcome::failed("the devices are not those of the job"),
         };
@@ -244,12 +252,25 @@ impl Session<'_> {
         }
     }
 
-    /// Runs the worker.
-    fn work(&self, task: &Task, from: &str, to: &str, options: &Text, work: &str) -> Outcome {
+    /// Runs the worker, if the disks are still those that were judged.
+    fn work(
+        &self,
+        task: &Task,
+        from: &str,
+        to: &str,
+        options: &Text,
+        work: &str,
+        unchanged: &dyn Fn() -> bool,
+    ) -> Outcome {
         let argv = match worker::argv(task, from, to, options) {
             Ok(argv) => argv,
             Err(error) => return refused(&error),
         };
+        if !unchanged() {
+            return Outcome::failed(format!(
+                "{work}: a disk has gone since it was found; nothing was written"
+            ));
+        }
         log::info!("ntfsrescue {}", argv.join(" "));
         match worker::run(&argv, &self.signals) {
             Ok(status) => {

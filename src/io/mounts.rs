@@ -7,65 +7,110 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Where bytes are kept, so that two names for the same place are found out.
+/// Unit of sizes and positions in sysfs, in bytes.
+const SYSFS_SECTOR: u64 = 512;
+
+/// Devices that may lie on each other: more than anybody stacks.
+const MAX_DEPTH: u32 = 16;
+
+/// Where bytes are kept, so that two names for the same bytes are found out: a device or file, and all that it lies
+/// on (a partition on its disk, a loop device on its file, a mapped device on others).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A block device.
-    Device(DeviceNo),
-    /// A file on some file system.
-    File {
-        /// The file system's device number.
-        dev: u64,
-        /// The file's number on it.
-        ino: u64,
-    },
+pub struct Place {
+    /// The device or file itself first.
+    layers: Vec<Layer>,
 }
 
-/// A block device's number, and the number of the disk if it is a partition.
+/// A device or file, and which of its bytes belong to the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceNo {
-    no: u64,
-    disk: Option<u64>,
-    /// The file behind a loop device.
-    backing: Option<(u64, u64)>,
+struct Layer {
+    id: Id,
+    start: u64,
+    end: u64,
+    /// Only some of these bytes belong to it, nobody here knows which: a mapped device's.
+    is_vague: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Id {
+    /// A block device's number.
+    Device(u64),
+    /// A file's number on the file system with this device number.
+    File { dev: u64, ino: u64 },
 }
 
 impl Place {
     /// The place that `path` names; none where there is nothing, or nothing that keeps bytes.
     pub fn of(path: &Path) -> Option<Place> {
-        Place::of_metadata(&std::fs::metadata(path).ok()?)
+        Some(Place::from_id(id_of(&std::fs::metadata(path).ok()?)?))
     }
 
-    fn of_metadata(metadata: &Metadata) -> Option<Place> {
-        if metadata.file_type().is_block_device() {
-            let no = metadata.rdev();
-            let sysfs = sysfs_dir(no);
-            // A partition's directory lies in its disk's.
-            let disk =
-                sysfs.join("partition").exists().then(|| device_no_in(&sysfs.join("../dev"))).flatten();
-            let backing = std::fs::read(sysfs.join("loop/backing_file")).ok().and_then(|name| {
-                let path = PathBuf::from(std::ffi::OsString::from_vec(name.trim_ascii_end().to_vec()));
-                std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
-            });
-            return Some(Place::Device(DeviceNo { no, disk, backing }));
+    fn from_id(id: Id) -> Place {
+        let mut place = Place { layers: Vec::new() };
+        place.descend(Layer { id, start: 0, end: u64::MAX, is_vague: false }, 0);
+        place
+    }
+
+    /// Adds a layer and all that it lies on.
+    fn descend(&mut self, layer: Layer, depth: u32) {
+        self.layers.push(layer.clone());
+        let Id::Device(no) = layer.id else { return };
+        if depth == MAX_DEPTH {
+            return;
         }
-        metadata.is_file().then(|| Place::File { dev: metadata.dev(), ino: metadata.ino() })
-    }
-
-    /// Do the two share bytes: the same file or device, a disk and its partition, a loop device and its file?
-    pub fn overlaps(&self, other: &Place) -> bool {
-        match (self, other) {
-            (Place::Device(a), Place::Device(b)) => {
-                a.no == b.no
-                    || a.disk == Some(b.no)
-                    || b.disk == Some(a.no)
-                    || (a.backing.is_some() && a.backing == b.backing)
+        let sysfs = sysfs_dir(no);
+        let number = |name: &str| std::fs::read_to_string(sysfs.join(name)).ok()?.trim().parse::<u64>().ok();
+        // The layer's bytes as they lie on the one below, which holds `len` of them from `offset` on.
+        let below = |id, offset: u64, len: Option<u64>| {
+            let end = len.map_or(u64::MAX, |len| offset.saturating_add(len));
+            Layer {
+                id,
+                start: offset.saturating_add(layer.start).min(end),
+                end: offset.saturating_add(layer.end).min(end),
+                is_vague: layer.is_vague,
             }
-            (Place::File { dev, ino }, Place::Device(device))
-            | (Place::Device(device), Place::File { dev, ino }) => device.backing == Some((*dev, *ino)),
-            (a, b) => a == b,
+        };
+        if sysfs.join("partition").exists() {
+            // A partition's directory lies in its disk's.
+            if let Some(disk) = device_no_in(&sysfs.join("../dev")) {
+                let [start, size] =
+                    ["start", "size"].map(|name| number(name).map(|n| n.saturating_mul(SYSFS_SECTOR)));
+                self.descend(below(Id::Device(disk), start.unwrap_or(0), size), depth + 1);
+            }
+        } else if let Some(file) = backing_file(&sysfs) {
+            let limit = number("loop/sizelimit").filter(|limit| *limit != 0);
+            self.descend(below(file, number("loop/offset").unwrap_or(0), limit), depth + 1);
+        }
+        for slave in std::fs::read_dir(sysfs.join("slaves")).into_iter().flatten().flatten() {
+            if let Some(no) = device_no_in(&slave.path().join("dev")) {
+                let id = Id::Device(no);
+                self.descend(Layer { id, start: 0, end: u64::MAX, is_vague: true }, depth + 1);
+            }
         }
     }
+
+    /// Do the two share bytes? Two mapped devices on the same disk are taken for different ones, as two logical
+    /// volumes are.
+    pub fn overlaps(&self, other: &Place) -> bool {
+        let pairs = self.layers.iter().flat_map(|a| other.layers.iter().map(move |b| (a, b)));
+        pairs
+            .filter(|(a, b)| a.id == b.id && !(a.is_vague && b.is_vague))
+            .any(|(a, b)| a.start.max(b.start) < a.end.min(b.end))
+    }
+}
+
+fn id_of(metadata: &Metadata) -> Option<Id> {
+    if metadata.file_type().is_block_device() {
+        return Some(Id::Device(metadata.rdev()));
+    }
+    metadata.is_file().then(|| Id::File { dev: metadata.dev(), ino: metadata.ino() })
+}
+
+/// The file or device behind a loop device.
+fn backing_file(sysfs: &Path) -> Option<Id> {
+    let name = std::fs::read(sysfs.join("loop/backing_file")).ok()?;
+    let path = PathBuf::from(std::ffi::OsString::from_vec(name.trim_ascii_end().to_vec()));
+    id_of(&std::fs::metadata(path).ok()?)
 }
 
 fn sysfs_dir(no: u64) -> PathBuf {
@@ -94,16 +139,16 @@ pub struct Mount {
 
 /// The mounts that use any of the bytes at `place`.
 pub fn mounts_of(place: &Place) -> Vec<Mount> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_else(|error| {
+        log::warn!("what is mounted cannot be told: /proc/self/mountinfo: {error}");
+        Vec::new()
+    });
     let entries = table.split(|byte| *byte == b'\n').filter_map(parse_entry);
     let uses = |entry: &Entry| {
         let of_source = entry.source.is_absolute().then(|| Place::of(&entry.source)).flatten();
-        let of_number = (nix::sys::stat::major(entry.device) != 0).then(|| {
-            let sysfs = sysfs_dir(entry.device);
-            let disk =
-                sysfs.join("partition").exists().then(|| device_no_in(&sysfs.join("../dev"))).flatten();
-            Place::Device(DeviceNo { no: entry.device, disk, backing: None })
-        });
+        // Major number 0 belongs to file systems without a device.
+        let has_device = nix::sys::stat::major(entry.device) != 0;
+        let of_number = has_device.then(|| Place::from_id(Id::Device(entry.device)));
         of_source.into_iter().chain(of_number).any(|mounted| mounted.overlaps(place))
     };
     entries.filter(uses).map(|entry| entry.mount).collect()
@@ -163,13 +208,34 @@ mod tests {
         assert_eq!(parse_entry(b""), None);
     }
 
+    /// Layers from the top: device number or file, and which bytes of it.
+    fn place(layers: &[(Id, u64, u64, bool)]) -> Place {
+        let layer = |&(id, start, end, is_vague)| Layer { id, start, end, is_vague };
+        Place { layers: layers.iter().map(layer).collect() }
+    }
+
+    const ALL: u64 = u64::MAX;
+
     #[test]
     fn a_disk_overlaps_its_partitions_but_those_not_each_other() {
-        let device = |no, disk| Place::Device(DeviceNo { no, disk, backing: Some((1, no)) });
-        let (disk, first, second) = (device(8, None), device(9, Some(8)), device(10, Some(8)));
-        assert!(disk.overlaps(&first) && second.overlaps(&disk) && first.overlaps(&first));
-        assert!(!first.overlaps(&second));
-        assert!(first.overlaps(&Place::File { dev: 1, ino: 9 }), "a loop device and its file");
-        assert!(!first.overlaps(&Place::File { dev: 1, ino: 8 }));
+        let [disk, first, second] = [8, 9, 10].map(Id::Device);
+        let whole = place(&[(disk, 0, ALL, false)]);
+        let one = place(&[(first, 0, ALL, false), (disk, 100, 200, false)]);
+        let two = place(&[(second, 0, ALL, false), (disk, 200, 300, false)]);
+        assert!(whole.overlaps(&one) && two.overlaps(&whole) && one.overlaps(&one));
+        assert!(!one.overlaps(&two));
+        let across = place(&[(disk, 199, 201, false)]);
+        assert!(across.overlaps(&one) && across.overlaps(&two));
+    }
+
+    #[test]
+    fn mapped_devices_overlap_what_they_lie_on_but_not_each_other() {
+        let [disk, partition, other, a, b] = [8, 9, 10, 50, 51].map(Id::Device);
+        let mapped = |id| place(&[(id, 0, ALL, false), (partition, 0, ALL, true), (disk, 100, 200, true)]);
+        assert!(!mapped(a).overlaps(&mapped(b)));
+        assert!(mapped(a).overlaps(&mapped(a)));
+        assert!(mapped(a).overlaps(&place(&[(partition, 0, ALL, false), (disk, 100, 200, false)])));
+        assert!(mapped(a).overlaps(&place(&[(disk, 0, ALL, false)])));
+        assert!(!mapped(a).overlaps(&place(&[(other, 0, ALL, false), (disk, 200, 300, false)])));
     }
 }

@@ -74,12 +74,7 @@ impl RawSink {
     }
 
     fn write(&self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
-        self.file.write_all_at(data, pos).map_err(|cause| WriteError::Write {
-            target: self.name.clone(),
-            pos,
-            len: data.len(),
-            cause,
-        })
+        write_at(&self.file, &self.name, pos, data)
     }
 
     fn sync(&self) -> Result<(), WriteError> {
@@ -91,9 +86,19 @@ impl RawSink {
     }
 }
 
+fn write_at(file: &File, name: &str, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+    file.write_all_at(data, pos).map_err(|cause| WriteError::Write {
+        target: name.to_owned(),
+        pos,
+        len: data.len(),
+        cause,
+    })
+}
+
 fn held_back(geometry: &Geometry) -> [Held; 2] {
     let held = |pos, len| Held { pos, bytes: vec![0; len], came: false };
-    [held(0, BOOT_SECTOR_LEN), held(geometry.volume_size(), geometry.extra_len() as usize)]
+    let boot = geometry.device_size.min(BOOT_SECTOR_LEN as u64) as usize;
+    [held(0, boot), held(geometry.volume_size(), geometry.extra_len() as usize)]
 }
 
 impl Sink for RawSink {
@@ -109,12 +114,7 @@ impl Sink for RawSink {
             // What lies before the held stretch is written, what lies in it kept.
             let (before, from) = rest.split_at(held.pos.saturating_sub(at) as usize);
             if !before.is_empty() {
-                self.file.write_all_at(before, at).map_err(|cause| WriteError::Write {
-                    target: self.name.clone(),
-                    pos: at,
-                    len: before.len(),
-                    cause,
-                })?;
+                write_at(&self.file, &self.name, at, before)?;
             }
             at += before.len() as u64;
             let n = (held_end.min(end) - at) as usize;

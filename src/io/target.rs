@@ -2,9 +2,12 @@
 //!
 //! A new file is written as `NAME.part` and gets its name when it is whole.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::mounts::{Place, mounts_of};
@@ -131,6 +134,11 @@ impl Target {
             TargetName::New(path) => (path.clone(), true),
             TargetName::Replace(path) => (path.clone(), false),
             TargetName::Stdout => {
+                if stdout_is_closed() {
+                    let cause = io::Error::from_raw_os_error(nix::libc::EBADF);
+                    let target = "standard output".into();
+                    return Err(TargetError::System { what: "write to", target, cause });
+                }
                 return Ok(Target { path: "standard output".into(), kind: Kind::Stdout });
             }
         };
@@ -221,10 +229,7 @@ impl Target {
             Kind::Device { .. } | Kind::Stream | Kind::Stdout => return Ok(()),
             Kind::New => 0,
             // Truncating gives back what the file holds now.
-            Kind::File => {
-                use std::os::unix::fs::MetadataExt;
-                std::fs::metadata(&target).map_or(0, |metadata| metadata.blocks() * 512)
-            }
+            Kind::File => std::fs::metadata(&target).map_or(0, |metadata| metadata.blocks() * 512),
         };
         let folder = folder_of(&self.path);
         let stat = nix::sys::statvfs::statvfs(folder).map_err(|errno| TargetError::System {
@@ -321,9 +326,22 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// The name of a file while it is written.
+/// The name of a file while it is written: a name that has no room for the ending gives some of its own.
 fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    name.into()
+    const ENDING: &[u8] = b".part";
+    const LONGEST: usize = 255;
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let kept = name.get(..LONGEST - ENDING.len()).unwrap_or(name);
+    path.with_file_name(OsStr::from_bytes(&[kept, ENDING].concat()))
+}
+
+/// Was the program started without a standard output? Rust's runtime then puts `/dev/null` in its place, open for
+/// reading too, and a copy that goes there would seem to succeed.
+fn stdout_is_closed() -> bool {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let stdout = io::stdout();
+    let is_null = nix::sys::stat::fstat(stdout.as_fd())
+        .is_ok_and(|stat| std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == stat.st_rdev));
+    let mode = fcntl(stdout.as_fd(), FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+    is_null && mode.is_ok_and(|mode| mode.contains(OFlag::O_RDWR))
 }

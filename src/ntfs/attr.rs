@@ -16,6 +16,8 @@ pub mod types {
     pub const VOLUME_INFORMATION: u32 = 0x70;
     /// `$DATA`.
     pub const DATA: u32 = 0x80;
+    /// `$BITMAP`: of `$MFT`, which records belong to a file.
+    pub const BITMAP: u32 = 0xb0;
 }
 
 /// Ends the attributes of a record.
@@ -104,7 +106,7 @@ impl<'a> Attribute<'a> {
 
 /// An attribute that contradicts itself or its record.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("attribute at offset {offset:#x}: {field} is {found:#x}, which does not fit the {room} bytes there")]
+#[error("attribute at offset {offset:#x}: {field} ({found:#x}) does not fit the {room} bytes there")]
 pub struct AttrError {
     /// Offset in the record.
     pub offset: usize,
@@ -315,14 +317,11 @@ mod tests {
             assert_eq!(items.len(), 1, "more after an error");
             items[0].unwrap_err().to_string()
         };
-        assert_eq!(
-            refused(4, 7),
-            "attribute at offset 0x0: length is 0x7, which does not fit the 36 bytes there"
-        );
-        assert!(refused(4, 0).contains("length is 0x0"));
-        assert!(refused(5, 1).contains("length is 0x120"));
+        assert_eq!(refused(4, 7), "attribute at offset 0x0: length (0x7) does not fit the 36 bytes there");
+        assert!(refused(4, 0).contains("length (0x0)"));
+        assert!(refused(5, 1).contains("length (0x120)"));
         assert!(refused(10, 31).contains("name offset"));
-        assert!(refused(16, 99).contains("value length is 0x63"));
+        assert!(refused(16, 99).contains("value length (0x63)"));
         assert!(refused(20, 0xff).contains("value length"));
         for (lowest, highest) in [(5, 3), (0, i64::MAX), (0, i64::MIN)] {
             let record = non_resident(lowest, highest, &[0; 8]);

@@ -2,7 +2,7 @@
 
 use super::attr::{Attribute, Body, listed_pieces, types};
 use super::boot::BootSector;
-use super::record::{Fault, Record, mft_no_of};
+use super::record::{Fault, Record, fix, mft_no_of};
 use super::runs::RunList;
 use super::{Error, is_final, mft_no};
 use crate::event::{Event, Observer};
@@ -22,7 +22,14 @@ pub struct Mft {
     record_size: usize,
     runs: RunList,
     nr_records: u64,
+    /// Where the copies of the first records are, if those may stand in.
+    mirror_pos: Option<u64>,
+    /// Was something of `$MFT` not found?
+    is_partial: bool,
 }
+
+/// Records that `$MFTMirr` has copies of: those before this one.
+const NR_MIRRORED: u64 = 4;
 
 /// The value of an attribute, however many records describe it.
 #[derive(Debug)]
@@ -58,7 +65,15 @@ impl Mft {
         observer: &dyn Observer,
     ) -> Result<Mft, Error> {
         let record_size = boot.record_size as usize;
-        let mut mft = Mft { geometry, record_size, runs: RunList::default(), nr_records: 0 };
+        let mirror_pos = geometry.pos_within(boot.mftmirr_lcn).filter(|_| salvage);
+        let mut mft = Mft {
+            geometry,
+            record_size,
+            runs: RunList::default(),
+            nr_records: 0,
+            mirror_pos,
+            is_partial: false,
+        };
         let start = mft.first_runs(source, boot.mft_lcn).or_else(|error| {
             if !salvage || is_final(&error) {
                 return Err(error);
@@ -67,19 +82,25 @@ impl Mft {
             mft.first_runs(source, boot.mftmirr_lcn)
         })?;
         mft.runs = start.runs;
+        mft.runs.cut_at_hole();
         let mut wanted = start.initialized_size;
         // Each round sees the extension records that lie in what the round before has found.
         let incomplete = loop {
-            match mft.value(source, mft_no::MFT, types::DATA, &[]) {
-                Ok(Some(Value::Stream(more))) if more.runs.end() > mft.runs.end() => {
-                    mft.runs = more.runs;
-                    wanted = more.initialized_size;
-                }
-                Ok(Some(Value::Stream(Stream { fault: Some((mft_no, fault)), .. }))) => {
-                    break Some(Error::Record { mft_no, pos: mft.record_pos(mft_no), fault });
-                }
+            let mut more = match mft.value(source, mft_no::MFT, types::DATA, &[]) {
+                Ok(Some(Value::Stream(more))) => more,
                 Ok(_) => break None,
                 Err(error) => break Some(error),
+            };
+            more.runs.cut_at_hole();
+            if more.runs.end() > mft.runs.end() {
+                mft.runs = more.runs;
+                wanted = more.initialized_size;
+            } else {
+                break more.fault.map(|(mft_no, fault)| Error::Record {
+                    mft_no,
+                    pos: mft.record_pos(mft_no),
+                    fault,
+                });
             }
         };
         let found = mft.runs.end().0.saturating_mul(geometry.cluster_size.into());
@@ -89,27 +110,26 @@ impl Mft {
                 return Err(error);
             }
             observer.tell(Event::Warning(format_args!("$MFT may be known only in part: {error}")));
+            mft.is_partial = true;
         }
-        mft.nr_records = (wanted.min(found) / u64::from(boot.record_size)).min(MAX_RECORDS);
+        // Runs that lie over each other must not make more of it than the device has room for.
+        let real = wanted.min(found).min(geometry.device_size);
+        mft.nr_records = (real / u64::from(boot.record_size)).min(MAX_RECORDS);
         Ok(mft)
     }
 
     /// The runs that the copy of record 0 at `lcn` holds itself.
     fn first_runs(&self, source: &dyn Source, lcn: Lcn) -> Result<Stream, Error> {
         let mft_no = mft_no::MFT;
-        let pos = Some(lcn).filter(|lcn| lcn.0 < self.geometry.nr_clusters).map(|lcn| self.geometry.pos(lcn));
-        let Some(pos) = pos else { return Err(Error::Missing { mft_no, what: "place on the volume" }) };
+        let Some(pos) = self.geometry.pos_within(lcn) else {
+            return Err(Error::Missing { mft_no, what: "place on the volume" });
+        };
         let mut buf = vec![0; self.record_size];
         source.read_at(pos, &mut buf)?;
         let record =
             Record::parse(&mut buf).map_err(|fault| Error::Record { mft_no, pos: Some(pos), fault })?;
         let mut stream = Stream::empty();
-        for attribute in record.attributes() {
-            let attribute = attribute.map_err(|cause| Error::Attr { mft_no, cause })?;
-            if attribute.kind == types::DATA && attribute.name.is_empty() {
-                stream.append(&attribute, mft_no, self.geometry.nr_clusters)?;
-            }
-        }
+        self.collect(&record, mft_no, types::DATA, &[], &mut stream)?;
         match stream.runs.runs() {
             [] => Err(Error::Missing { mft_no, what: "$DATA from VCN 0 on" }),
             _ => Ok(stream),
@@ -137,10 +157,30 @@ impl Mft {
         self.runs.read_at(source, &self.geometry, offset, buf).map_err(Fault::Unreadable)
     }
 
-    /// Reads and checks one record; `buf` holds as many bytes as a record has.
+    /// Reads and checks one record; `buf` holds as many bytes as a record has. With `--rescue` the copy in
+    /// `$MFTMirr` stands in for one that cannot be used.
     pub fn read<'b>(&self, source: &dyn Source, mft_no: u64, buf: &'b mut [u8]) -> Result<Record<'b>, Fault> {
-        self.read_raw(source, mft_no, buf)?;
-        Record::parse(buf)
+        if let Err(fault) = self.read_raw(source, mft_no, buf).and_then(|()| fix(buf)) {
+            return self.read_mirrored(source, mft_no, buf).ok_or(fault);
+        }
+        Record::view(buf)
+    }
+
+    /// Reads the copy of a record in `$MFTMirr`, if there is one and it may stand in.
+    pub fn read_mirrored<'b>(
+        &self,
+        source: &dyn Source,
+        mft_no: u64,
+        buf: &'b mut [u8],
+    ) -> Option<Record<'b>> {
+        let pos = self.mirror_pos.filter(|_| mft_no < NR_MIRRORED)?;
+        source.read_at(pos + mft_no * self.record_size as u64, buf).ok()?;
+        Record::parse(buf).ok()
+    }
+
+    /// Was something of `$MFT` not found, so that records may be missing?
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// Finds the attribute of type `kind` called `name` (UTF-16LE) of a base record, and collects its pieces
@@ -153,27 +193,16 @@ impl Mft {
         name: &[u8],
     ) -> Result<Option<Value>, Error> {
         let mut buf = vec![0; self.record_size];
-        let record = self.read(source, mft_no, &mut buf).map_err(|fault| Error::Record {
+        let base = self.read(source, mft_no, &mut buf).map_err(|fault| Error::Record {
             mft_no,
             pos: self.record_pos(mft_no),
             fault,
         })?;
-        let nr_clusters = self.geometry.nr_clusters;
-        let mut list = None;
         let mut stream = Stream::empty();
-        for attribute in record.attributes() {
-            let attribute = attribute.map_err(|cause| Error::Attr { mft_no, cause })?;
-            if attribute.kind == types::ATTRIBUTE_LIST {
-                list = Some(self.whole_value(source, mft_no, &attribute)?);
-            }
-            if attribute.kind == kind && attribute.name == name {
-                match attribute.body {
-                    Body::Resident(value) => return Ok(Some(Value::Resident(value.to_vec()))),
-                    Body::NonResident { .. } => stream.append(&attribute, mft_no, nr_clusters)?,
-                }
-            }
+        if let Some(value) = self.collect(&base, mft_no, kind, name, &mut stream)? {
+            return Ok(Some(Value::Resident(value)));
         }
-        let list = list.unwrap_or_default();
+        let list = self.attribute_list(source, mft_no, &base)?;
         let mut other = vec![0; self.record_size];
         for piece in listed_pieces(&list) {
             // A piece of the base record is in the stream already, unless one in another record comes first.
@@ -181,20 +210,21 @@ impl Mft {
                 continue;
             }
             let holder = mft_no_of(piece.reference);
-            let record = match self.read(source, holder, &mut other) {
-                Ok(record) => record,
+            let record = self.read(source, holder, &mut other).and_then(|record| {
+                match record.base_mft_no() == Some(mft_no) || holder == mft_no {
+                    true => Ok(record),
+                    false => Err(Fault::NotExtensionOf(mft_no)),
+                }
+            });
+            match record {
+                Ok(record) => {
+                    if let Some(value) = self.collect(&record, holder, kind, name, &mut stream)? {
+                        return Ok(Some(Value::Resident(value)));
+                    }
+                }
                 Err(fault) => {
                     stream.fault = Some((holder, fault));
                     break;
-                }
-            };
-            for attribute in record.attributes() {
-                let attribute = attribute.map_err(|cause| Error::Attr { mft_no: holder, cause })?;
-                if attribute.kind == kind && attribute.name == name {
-                    match attribute.body {
-                        Body::Resident(value) => return Ok(Some(Value::Resident(value.to_vec()))),
-                        Body::NonResident { .. } => stream.append(&attribute, holder, nr_clusters)?,
-                    }
                 }
             }
         }
@@ -202,18 +232,35 @@ impl Mft {
         Ok(found.then_some(Value::Stream(stream)))
     }
 
-    /// Reads the value of an attribute that one record describes whole.
-    fn whole_value(
+    /// Adds what one record has of an attribute to the stream, or returns its value if that is resident.
+    fn collect(
         &self,
-        source: &dyn Source,
+        record: &Record<'_>,
         mft_no: u64,
-        attribute: &Attribute<'_>,
-    ) -> Result<Vec<u8>, Error> {
-        if let Body::Resident(value) = attribute.body {
-            return Ok(value.to_vec());
+        kind: u32,
+        name: &[u8],
+        stream: &mut Stream,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        for attribute in record.attributes() {
+            let attribute = attribute.map_err(|cause| Error::Attr { mft_no, cause })?;
+            if attribute.kind == kind && attribute.name == name {
+                match attribute.body {
+                    Body::Resident(value) => return Ok(Some(value.to_vec())),
+                    Body::NonResident { .. } => {
+                        stream.append(&attribute, mft_no, self.geometry.nr_clusters)?;
+                    }
+                }
+            }
         }
+        Ok(None)
+    }
+
+    /// The value of a base record's attribute list; empty if it has none.
+    fn attribute_list(&self, source: &dyn Source, mft_no: u64, base: &Record<'_>) -> Result<Vec<u8>, Error> {
         let mut stream = Stream::empty();
-        stream.append(attribute, mft_no, self.geometry.nr_clusters)?;
+        if let Some(value) = self.collect(base, mft_no, types::ATTRIBUTE_LIST, &[], &mut stream)? {
+            return Ok(value);
+        }
         let mut value = vec![0; stream.data_size.min(MAX_VALUE) as usize];
         stream.runs.read_at(source, &self.geometry, 0, &mut value)?;
         Ok(value)

@@ -104,7 +104,7 @@ pub enum Error {
     /// `$Bitmap` and the MFT disagree.
     #[error(
         "$Bitmap and the MFT disagree about {} clusters ({}): run 'chkdsk /f' on Windows and reboot it \
-         twice, or copy all that either names with --rescue or --ignore-fs-check",
+         twice, or copy all that either names with --rescue",
         .0.total(), .0
     )]
     Mismatch(scan::Mismatches),

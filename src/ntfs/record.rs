@@ -49,6 +49,7 @@ pub fn mft_no_of(reference: u64) -> u64 {
 pub struct Record<'a> {
     bytes: &'a [u8],
     attrs_offset: usize,
+    sequence: u16,
     flags: u16,
     base: u64,
 }
@@ -79,6 +80,9 @@ pub enum Fault {
         /// Bytes of the record.
         record_size: usize,
     },
+    /// An attribute list names it, but it belongs to another file.
+    #[error("is no extension of record {0}, whose attribute list names it")]
+    NotExtensionOf(u64),
     /// The disk does not give it.
     #[error("unreadable: {0}")]
     Unreadable(ReadError),
@@ -87,37 +91,31 @@ pub enum Fault {
 impl<'a> Record<'a> {
     /// Applies the fixups to `bytes`, one record as it lies on disk, and checks its header.
     pub fn parse(bytes: &'a mut [u8]) -> Result<Record<'a>, Fault> {
+        fix(bytes)?;
+        Record::view(bytes)
+    }
+
+    /// The record in `bytes` that [`fix`] has been applied to.
+    pub fn view(bytes: &'a [u8]) -> Result<Record<'a>, Fault> {
         let record_size = bytes.len();
         let impossible = |field, found: u32| Fault::Header { field, found, record_size };
-        let (usa_offset, usa_count) = match Layout::ref_from_prefix(bytes) {
-            Ok((raw, _)) if &raw.magic == b"FILE" || &raw.magic == b"BAAD" => {
-                (raw.usa_offset.get(), raw.usa_count.get())
-            }
-            Ok((raw, _)) => return Err(Fault::NotARecord(raw.magic)),
-            Err(_) => return Err(impossible("record size", 0)),
-        };
-        let array = usize::from(usa_offset)..usize::from(usa_offset) + 2 * usize::from(usa_count);
-        if usize::from(usa_count) != record_size / STRIDE + 1 {
-            return Err(impossible("size of the update sequence array", usa_count.into()));
-        }
-        // The array may run on behind the first stride only in records whose array is larger than that.
-        if array.start < size_of::<Layout>() || array.end > record_size {
-            return Err(impossible("offset of the update sequence array", usa_offset.into()));
-        }
-        apply_fixups(bytes, array)?;
-
         let Ok((raw, _)) = Layout::ref_from_prefix(bytes) else {
             return Err(impossible("record size", 0));
         };
         let attrs_offset = usize::from(raw.attrs_offset.get());
         let bytes_in_use = raw.bytes_in_use.get();
-        let (flags, base) = (raw.flags.get(), raw.base.get());
         let used = usize::try_from(bytes_in_use).ok().and_then(|n| bytes.get(..n));
         let used = used.ok_or(impossible("number of bytes in use", bytes_in_use))?;
         if attrs_offset < size_of::<Layout>() || attrs_offset > used.len() {
             return Err(impossible("offset of the first attribute", attrs_offset as u32));
         }
-        Ok(Record { bytes: used, attrs_offset, flags, base })
+        Ok(Record {
+            bytes: used,
+            attrs_offset,
+            sequence: raw.sequence.get(),
+            flags: raw.flags.get(),
+            base: raw.base.get(),
+        })
     }
 
     /// Does the record belong to a file that exists?
@@ -128,6 +126,17 @@ impl<'a> Record<'a> {
     /// The number of the record that this one extends; none for a base record.
     pub fn base_mft_no(&self) -> Option<u64> {
         (self.base != 0).then_some(mft_no_of(self.base))
+    }
+
+    /// Is it what this reference to a base record means? Records are used again for other files; the sequence number
+    /// tells.
+    pub fn is_meant_by(&self, reference: u64) -> bool {
+        reference >> 48 == u64::from(self.sequence)
+    }
+
+    /// The file reference of the record that this one extends; 0 in a base record.
+    pub fn base_reference(&self) -> u64 {
+        self.base
     }
 
     /// The record's attributes, in their order.
@@ -142,6 +151,27 @@ pub fn claims_in_use(bytes: &[u8]) -> bool {
     Layout::ref_from_prefix(bytes).is_ok_and(|(raw, _)| {
         (&raw.magic == b"FILE" || &raw.magic == b"BAAD") && raw.flags.get() & IN_USE != 0
     })
+}
+
+/// Checks that `bytes` begin like a record and were written whole, and applies the fixups.
+pub fn fix(bytes: &mut [u8]) -> Result<(), Fault> {
+    let record_size = bytes.len();
+    let impossible = |field, found: u32| Fault::Header { field, found, record_size };
+    let (usa_offset, usa_count) = match Layout::ref_from_prefix(bytes) {
+        Ok((raw, _)) if &raw.magic == b"FILE" || &raw.magic == b"BAAD" => {
+            (raw.usa_offset.get(), raw.usa_count.get())
+        }
+        Ok((raw, _)) => return Err(Fault::NotARecord(raw.magic)),
+        Err(_) => return Err(impossible("record size", 0)),
+    };
+    let array = usize::from(usa_offset)..usize::from(usa_offset) + 2 * usize::from(usa_count);
+    if usize::from(usa_count) != record_size / STRIDE + 1 {
+        return Err(impossible("size of the update sequence array", usa_count.into()));
+    }
+    if array.start < size_of::<Layout>() || array.end > record_size {
+        return Err(impossible("offset of the update sequence array", usa_offset.into()));
+    }
+    apply_fixups(bytes, array)
 }
 
 /// Checks the last two bytes of each stride and puts those from the array in their place; on a mismatch the bytes

@@ -118,13 +118,16 @@ impl<'a> RunDecoder<'a> {
             None
         } else {
             let first = self.lcn.wrapping_add(signed(delta));
+            self.lcn = first;
+            // NTFS 1.2 wrote a hole as the cluster before the first one.
+            let is_hole = first == -1;
             let outside = RunError::Outside { at, lcn: first, len: nr, nr_clusters: self.nr_clusters };
-            let lcn = u64::try_from(first).map_err(|_| outside)?;
-            if lcn.checked_add(nr).is_none_or(|end| end > self.nr_clusters) {
+            let lcn = u64::try_from(first).ok();
+            let fits = lcn.and_then(|lcn| lcn.checked_add(nr)).is_some_and(|end| end <= self.nr_clusters);
+            if !fits && !is_hole {
                 return Err(outside);
             }
-            self.lcn = first;
-            Some(Lcn(lcn))
+            lcn.map(Lcn)
         };
         let run = Run { vcn: Vcn(self.vcn), lcn, len: nr };
         self.vcn = end;
@@ -168,6 +171,12 @@ impl RunList {
             self.runs.push(run);
         }
         follows
+    }
+
+    /// Cuts the list at its first hole: what must not have any ends there.
+    pub fn cut_at_hole(&mut self) {
+        let whole = self.runs.iter().take_while(|run| run.lcn.is_some()).count();
+        self.runs.truncate(whole);
     }
 
     /// The VCN behind the last run.
@@ -242,6 +251,12 @@ mod tests {
             [run(0, 300, 4), run(4, 290, 2), run(6, None, 7), run(13, 290, 1), run(14, 295, 288)]
         );
         assert_eq!(decode(&[0x11, 2, 0, 0], 2).unwrap(), [run(0, 0, 2)], "a distance of 0 is no hole");
+        let list = [0x11, 2, 9, 0x11, 3, 0xf6, 0x11, 1, 8, 0];
+        assert_eq!(
+            decode(&list, 6).unwrap(),
+            [run(0, 9, 2), run(2, None, 3), run(5, 7, 1)],
+            "a hole at LCN -1"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::attr::{Attribute, types};
 use super::mft::Value;
-use super::record::{Fault, Record, claims_in_use};
+use super::record::{Fault, Record, claims_in_use, mft_no_of};
 use super::volume::Volume;
 use super::{Error, is_final, mft_no};
 use crate::event::{Event, Observer, Phase};
@@ -26,15 +26,6 @@ const MAX_TOLD: u64 = 10;
 /// Name of the stream of `$BadClus` that holds the bad clusters, UTF-16LE.
 const BAD_STREAM: &[u8] = b"$\0B\0a\0d\0";
 
-/// How to take what is wrong with a volume.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// `--rescue`: whatever cannot be read or makes no sense is told and left out.
-    pub salvage: bool,
-    /// `--ignore-fs-check`: go on although MFT and `$Bitmap` disagree.
-    pub ignore_mismatch: bool,
-}
-
 /// The clusters in use.
 #[derive(Debug)]
 pub struct Usage {
@@ -42,8 +33,8 @@ pub struct Usage {
     pub used: ClusterSet,
     /// How many.
     pub nr_used: u64,
-    /// Records that could not be used although they seem to belong to a file.
-    pub nr_lost_records: u64,
+    /// Records of files, and other structures, that could not be used.
+    pub nr_damaged: u64,
 }
 
 /// How many clusters `$Bitmap` and the MFT disagree about.
@@ -76,30 +67,41 @@ impl fmt::Display for Mismatches {
 
 struct Scan<'v> {
     volume: &'v Volume<'v>,
-    policy: Policy,
+    /// `--rescue`: whatever cannot be read or makes no sense is told and left out.
+    salvage: bool,
     observer: &'v dyn Observer,
     used: ClusterSet,
     mismatches: Mismatches,
+    /// The runs contradict each other so much that all clusters are taken.
+    is_hopeless: bool,
+    /// Records that belong to a file, as `$MFT`'s own bitmap says.
+    allocated: ClusterSet,
     /// Base records in use, or of unknown state.
     bases: ClusterSet,
+    /// The reference of the base record that was looked up last, and whether it means the record that is there.
+    last_base: Option<(u64, bool)>,
     /// Extension records that come before their base record.
     deferred: ClusterSet,
     bad_clusters: ClusterSet,
-    nr_lost_records: u64,
+    nr_damaged: u64,
 }
 
-/// Finds the clusters in use and checks them. Clusters that `$BadClus` lists are not among them.
-pub fn scan(volume: &Volume<'_>, policy: Policy, observer: &dyn Observer) -> Result<Usage, Error> {
+/// Finds the clusters in use and checks them. Clusters that `$BadClus` lists are not among them. With `salvage`
+/// (`--rescue`) nothing but the loss of the whole disk ends the scan: what is wrong is told and counted.
+pub fn scan(volume: &Volume<'_>, salvage: bool, observer: &dyn Observer) -> Result<Usage, Error> {
     let mut scan = Scan {
         volume,
-        policy,
+        salvage,
         observer,
         used: ClusterSet::new(volume.info.geometry.nr_clusters),
         mismatches: Mismatches::default(),
+        is_hopeless: false,
+        allocated: allocated_records(volume),
         bases: ClusterSet::new(volume.mft.nr_records()),
+        last_base: None,
         deferred: ClusterSet::new(volume.mft.nr_records()),
         bad_clusters: ClusterSet::new(volume.info.geometry.nr_clusters),
-        nr_lost_records: 0,
+        nr_damaged: 0,
     };
     observer.tell(Event::Phase(Phase::Scan));
     scan.sweep()?;
@@ -156,36 +158,53 @@ impl Scan<'_> {
                     self.bases.insert(mft_no);
                     self.claim(mft_no, &record)
                 }
-                Some(base) if base < mft_no => match self.bases.contains(base) {
-                    true => self.claim(mft_no, &record),
-                    false => Ok(()),
-                },
+                Some(base) if base < mft_no => self.claim_extension(mft_no, &record),
                 Some(_) => {
                     self.deferred.insert(mft_no);
                     Ok(())
                 }
             },
+            // It holds no clusters that anybody could find; ntfsclone goes on as well.
+            Err(fault) if !in_use && self.allocated.contains(mft_no) => {
+                let error = self.record_error(mft_no, fault);
+                self.observer
+                    .tell(Event::Warning(format_args!("{error}, though $MFT counts it as a file's")));
+                self.nr_damaged += 1;
+                self.claim_copy(mft_no)
+            }
             // What was never a record, or belongs to no file, holds no clusters.
             Err(_) if !in_use => Ok(()),
             Err(fault) => self.lose(mft_no, fault),
         }
     }
 
+    fn record_error(&self, mft_no: u64, fault: Fault) -> Error {
+        Error::Record { mft_no, pos: self.volume.mft.record_pos(mft_no), fault }
+    }
+
     /// Tells of a record in use that cannot be used; without `--rescue` the end.
     fn lose(&mut self, mft_no: u64, fault: Fault) -> Result<(), Error> {
-        let error = Error::Record { mft_no, pos: self.volume.mft.record_pos(mft_no), fault };
-        // Its extension records may be whole.
+        self.tolerate(self.record_error(mft_no, fault))?;
+        self.claim_copy(mft_no)
+    }
+
+    /// Takes what is left of a record that cannot be used: its copy, and its extension records.
+    fn claim_copy(&mut self, mft_no: u64) -> Result<(), Error> {
         self.bases.insert(mft_no);
-        self.tolerate(error)
+        let mut buf = vec![0; self.volume.mft.record_size()];
+        match self.volume.mft.read_mirrored(self.volume.source, mft_no, &mut buf) {
+            Some(copy) => self.claim(mft_no, &copy),
+            None => Ok(()),
+        }
     }
 
     /// With `--rescue` a warning and a count, else the end.
     fn tolerate(&mut self, error: Error) -> Result<(), Error> {
-        if !self.policy.salvage {
+        if !self.salvage {
             return Err(error);
         }
         self.observer.tell(Event::Warning(format_args!("{error}")));
-        self.nr_lost_records += 1;
+        self.nr_damaged += 1;
         Ok(())
     }
 
@@ -201,11 +220,36 @@ impl Scan<'_> {
                     continue;
                 }
             };
-            if record.base_mft_no().is_some_and(|base| self.bases.contains(base)) {
-                self.claim(mft_no, &record)?;
-            }
+            self.claim_extension(mft_no, &record)?;
         }
         Ok(())
+    }
+
+    /// Adds the clusters of an extension record, unless it is left over from a file that is gone.
+    fn claim_extension(&mut self, mft_no: u64, record: &Record<'_>) -> Result<(), Error> {
+        match self.is_current(record.base_reference()) {
+            true => self.claim(mft_no, record),
+            false => Ok(()),
+        }
+    }
+
+    /// Does this reference mean the base record that is in use? On a failing disk the sequence number is not read for
+    /// it: in doubt the extension counts.
+    fn is_current(&mut self, reference: u64) -> bool {
+        if !self.bases.contains(mft_no_of(reference)) {
+            return false;
+        }
+        if self.salvage {
+            return true;
+        }
+        if let Some((_, current)) = self.last_base.filter(|(last, _)| *last == reference) {
+            return current;
+        }
+        let mut buf = vec![0; self.volume.mft.record_size()];
+        let base = self.volume.mft.read(self.volume.source, mft_no_of(reference), &mut buf);
+        let current = base.is_ok_and(|base| base.is_meant_by(reference));
+        self.last_base = Some((reference, current));
+        current
     }
 
     /// Adds the clusters of all attributes of a record.
@@ -228,6 +272,9 @@ impl Scan<'_> {
                 Ok(run) => {
                     let Some(extent) = run.extent() else { continue };
                     self.mismatches.claimed_twice += self.used.insert_extent(extent);
+                    if self.mismatches.claimed_twice > self.volume.info.geometry.nr_clusters {
+                        return self.give_up_accounting();
+                    }
                     if is_bad {
                         self.bad_clusters.insert_extent(extent);
                     }
@@ -235,6 +282,17 @@ impl Scan<'_> {
                 Err(cause) => self.tolerate(Error::Runs { mft_no, kind: attribute.kind, cause })?,
             }
         }
+        Ok(())
+    }
+
+    /// More clusters are claimed twice than the volume has: no bitmap makes sense of that, and going on could take for
+    /// ever. With `--rescue` every cluster is in use.
+    fn give_up_accounting(&mut self) -> Result<(), Error> {
+        if !self.salvage {
+            return Err(Error::Mismatch(self.mismatches));
+        }
+        self.is_hopeless = true;
+        self.used.insert_extent(Extent { lcn: Lcn(0), len: u64::MAX });
         Ok(())
     }
 
@@ -269,7 +327,12 @@ impl Scan<'_> {
                 Value::Stream(stream) => {
                     let read = |at, piece: &mut [u8]| stream.runs.read_at(*source, &info.geometry, at, piece);
                     match read(at, piece) {
-                        Ok(()) => self.absorb(at, piece),
+                        Ok(()) => {
+                            // What was never written reads as zeros, whatever lies there.
+                            let written = stream.initialized_size.saturating_sub(at).min(n as u64);
+                            piece.iter_mut().skip(written as usize).for_each(|byte| *byte = 0);
+                            self.absorb(at, piece);
+                        }
                         Err(error) => self.absorb_in_parts(at, piece, error, read)?,
                     }
                 }
@@ -292,7 +355,7 @@ impl Scan<'_> {
         error: ReadError,
         read: impl Fn(u64, &mut [u8]) -> Result<(), ReadError>,
     ) -> Result<(), Error> {
-        if !self.policy.salvage || error.loss() != Loss::BadArea {
+        if !self.salvage || error.loss() != Loss::BadArea {
             return Err(error.into());
         }
         let sector_size = self.volume.source.sector_size() as usize;
@@ -325,10 +388,11 @@ impl Scan<'_> {
 
     /// With `--rescue` every cluster whose bit, from byte `at` of `$Bitmap` on, cannot be had is in use.
     fn without_bitmap(&mut self, error: Error, at: u64) -> Result<(), Error> {
-        if !self.policy.salvage || is_final(&error) {
+        if !self.salvage || is_final(&error) {
             return Err(error);
         }
         self.observer.tell(Event::Warning(format_args!("{error}; every cluster it should cover is taken")));
+        self.nr_damaged += 1;
         self.used.insert_extent(Extent { lcn: Lcn(at * 8), len: u64::MAX });
         Ok(())
     }
@@ -336,7 +400,7 @@ impl Scan<'_> {
     fn conclude(mut self) -> Result<Usage, Error> {
         if self.mismatches.total() > 0 {
             let error = Error::Mismatch(self.mismatches);
-            if !self.policy.salvage && !self.policy.ignore_mismatch {
+            if !self.salvage {
                 return Err(error);
             }
             self.observer.tell(Event::Warning(format_args!(
@@ -349,6 +413,28 @@ impl Scan<'_> {
             self.used.remove_extent(extent);
         }
         let nr_used = self.used.count();
-        Ok(Usage { used: self.used, nr_used, nr_lost_records: self.nr_lost_records })
+        Ok(Usage { used: self.used, nr_used, nr_damaged: self.nr_damaged })
     }
+}
+
+/// The records that `$MFT`'s own bitmap counts as a file's; as far as it can be read.
+fn allocated_records(volume: &Volume<'_>) -> ClusterSet {
+    let Volume { source, mft, info, .. } = volume;
+    let mut allocated = ClusterSet::new(mft.nr_records());
+    match mft.value(*source, mft_no::MFT, types::BITMAP, &[]) {
+        Ok(Some(Value::Resident(bytes))) => allocated.absorb_bitmap(0, &bytes, |_| {}),
+        Ok(Some(Value::Stream(stream))) => {
+            let mut buf = AlignedBuf::new(SWEEP);
+            let end = mft.nr_records().div_ceil(8).min(stream.initialized_size);
+            for at in (0..end).step_by(SWEEP) {
+                let piece =
+                    buf.bytes_mut().get_mut(..(end - at).min(SWEEP as u64) as usize).unwrap_or_default();
+                if stream.runs.read_at(*source, &info.geometry, at, piece).is_ok() {
+                    allocated.absorb_bitmap(at * 8, piece, |_| {});
+                }
+            }
+        }
+        _ => {}
+    }
+    allocated
 }

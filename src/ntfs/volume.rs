@@ -38,6 +38,8 @@ pub struct Volume<'a> {
     pub mft: Mft,
     /// What it says of itself.
     pub info: NtfsInfo,
+    /// Structures that could not be used on the way.
+    pub nr_damaged: u64,
 }
 
 /// `$VOLUME_INFORMATION`: the flag of a volume that was not unmounted, or is known to be damaged.
@@ -48,6 +50,7 @@ impl<'a> Volume<'a> {
     /// `$MFT`'s record stand in where the originals cannot be used, and a `$Volume` that cannot be read is left
     /// out, each with a warning.
     pub fn open(source: &'a dyn Source, salvage: bool, observer: &dyn Observer) -> Result<Volume<'a>, Error> {
+        let mut nr_damaged = 0;
         let boot = match read_boot_sector(source, 0) {
             Ok(boot) => boot,
             Err(error) if salvage && !is_final(&error) => {
@@ -56,12 +59,14 @@ impl<'a> Volume<'a> {
                 });
                 let Ok((pos, boot)) = backup else { return Err(error) };
                 observer.tell(Event::Warning(format_args!("{error}; using its backup at byte {pos:#x}")));
+                nr_damaged += 1;
                 boot
             }
             Err(error) => return Err(error),
         };
         let geometry = boot.geometry(source.len())?;
         let mft = Mft::open(source, geometry, &boot, salvage, observer)?;
+        nr_damaged += u64::from(mft.is_partial());
         let info = NtfsInfo {
             geometry,
             sector_size: boot.sector_size,
@@ -70,10 +75,11 @@ impl<'a> Volume<'a> {
             label: Label::new(),
             serial: boot.serial,
         };
-        let mut volume = Volume { source, mft, info };
+        let mut volume = Volume { source, mft, info, nr_damaged };
         match volume.read_volume_record() {
             Err(error) if salvage && !is_final(&error) => {
                 observer.tell(Event::Warning(format_args!("version and dirty flag unknown: {error}")));
+                volume.nr_damaged += 1;
             }
             other => other?,
         }

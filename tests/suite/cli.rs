@@ -258,6 +258,25 @@ fn messages_keep_out_of_the_data() {
 }
 
 #[test]
+fn standard_output_under_other_names() {
+    let scene = Scene::new();
+    let volume = scene.at("volume");
+    // Closed, it would swallow the copy.
+    shell(&format!("$OURS -s -o - {volume} >&-")).exits(1).says("cannot write to target 'standard output'");
+    shell(&format!("$OURS -s -O /dev/stdout {volume} 2>/dev/null | cmp - {}", scene.at("image"))).ok();
+    shell(&format!("$OURS -q -s -o - {volume} > /dev/null")).ok();
+}
+
+#[test]
+fn a_name_without_room_for_an_ending() {
+    let scene = Scene::new();
+    let name = "n".repeat(253);
+    scene.run(&format!("-q -o {name} volume")).ok();
+    assert_same(&scene.place.at(&name), &scene.place.at("volume"));
+    assert_eq!(scene.place.names().len(), scene.before.len() + 1);
+}
+
+#[test]
 fn help_and_version() {
     for args in ["--help", "-h", "--hel"] {
         let said = ours([args]).ok();
@@ -345,7 +364,24 @@ fn strict_tells_losses_by_status() {
     editor.write(pos, &[torn]);
     let message = "MFT record 11 at byte";
     scene.run("-O new volume").exits(1).says(message).says("update sequence mismatch in sector 0");
-    scene.run("--rescue -O new volume").ok().says(message).says("1 MFT records could not be used");
+    scene.run("--rescue -O new volume").ok().says(message).says("Damaged: 1 MFT records");
     assert_same(&scene.place.at("new"), &scene.place.at("volume"));
     scene.run("--rescue --strict -O new volume").exits(3).says(message);
+    editor.write(pos, &[torn ^ 1]);
+    scene.run("--rescue --strict -O new volume").ok().says("Nothing was lost.");
+
+    // What is no record any more, although `$MFT` counts it as a file's; what has a copy; the boot sector.
+    for (pos, message) in [
+        (editor.record_pos(11), "MFT record 11 at byte"),
+        (editor.record_pos(0), "using its copy in $MFTMirr"),
+        (editor.record_pos(3), "MFT record 3 at byte"),
+        (0, "using its backup"),
+    ] {
+        let saved = editor.read(pos, 512);
+        editor.write(pos, &[b'X'; 64]);
+        let said = scene.run("--rescue --strict -O new volume").exits(3).says(message).says("Damaged: 1 ");
+        assert!(!said.stdout.contains("disagree"), "{}", said.stdout);
+        assert_same(&scene.place.at("new"), &scene.place.at("volume"));
+        editor.write(pos, &saved);
+    }
 }

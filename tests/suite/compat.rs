@@ -134,6 +134,37 @@ fn files_with_attribute_lists() {
 }
 
 #[test]
+fn extension_records_of_files_that_are_gone() {
+    let place = Place::new();
+    let volume = place.at("volume");
+    small_volume(&volume);
+    let editor = Editor::open(&volume);
+    // A record in use that claims to extend an older file with the number of one that is there. Its clusters are
+    // free in $Bitmap: those of a base record's attribute would not be.
+    let lcn = editor.free_clusters(2000, 3);
+    let base = 5 | 0x7777 << 48;
+    editor.make_extension(20, base, &[(3, Some(lcn))]);
+    compare(&volume);
+}
+
+#[test]
+fn holes_as_ntfs_1_2_had_them() {
+    let place = Place::new();
+    let volume = place.at("volume");
+    small_volume(&volume);
+    let editor = Editor::open(&volume);
+    let lcn = editor.free_clusters(2000, 3);
+    editor.mark(lcn, 3, true);
+    // Three clusters, then a run whose first cluster is -1.
+    let mft_no = 70;
+    let record = editor.record(mft_no);
+    assert!(record[22] & 1 == 1, "a file");
+    let runs = [(3, Some(lcn)), (4, Some(u64::MAX))];
+    editor.put_record(mft_no, editor.with_another_stream(record, &runs));
+    compare(&volume);
+}
+
+#[test]
 fn bad_clusters_are_left_out() {
     let place = Place::new();
     let volume = place.at("volume");

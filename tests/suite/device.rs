@@ -182,6 +182,65 @@ fn refused_devices_stay_as_they_are() {
 }
 
 #[test]
+fn the_same_bytes_through_layers_of_devices() {
+    let place = Place::new();
+    let disk = place.at("disk");
+    small_volume(&disk);
+    std::fs::copy(&disk, place.at("before")).unwrap();
+    let first = Loop::attach(&disk, 512);
+    let second = Loop::attach(&first.0, 512);
+    let names = [text(&disk).to_owned(), text(&first.0).to_owned(), text(&second.0).to_owned()];
+    for (source, target) in [(0, 1), (0, 2), (1, 2), (2, 0), (2, 1), (1, 0)] {
+        let said = ours(["-O", &names[target], &names[source]]).exits(1);
+        said.says("are on the same device or file");
+    }
+    {
+        // The volume is mounted at the top; at the bottom it is no less.
+        let _mounted = Mounted::new(&second.0, "ro");
+        std::fs::copy(&disk, place.at("other")).unwrap();
+        ours(["-O", &names[0], text(&place.at("other"))]).exits(1).says("is mounted on '/");
+    }
+    drop((second, first));
+    assert_same(&disk, &place.at("before"));
+}
+
+#[test]
+fn parts_of_one_file_are_different_devices() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    small_volume(&at("volume"));
+    ours(["-q", "-o", text(&at("wanted")), text(&at("volume"))]).ok();
+    std::fs::copy(at("volume"), at("disk")).unwrap();
+    std::fs::OpenOptions::new().write(true).open(at("disk")).unwrap().set_len(2 * SIZE).unwrap();
+    let first = Loop::attach_part(&at("disk"), 0, SIZE);
+    let second = Loop::attach_part(&at("disk"), SIZE, SIZE);
+    ours(["-q", "-O", text(&second.0), text(&first.0)]).ok();
+    let across = Loop::attach_part(&at("disk"), SIZE / 2, SIZE);
+    ours(["-q", "-O", text(&across.0), text(&first.0)]).exits(1).says("are on the same device or file");
+    drop((first, second, across));
+    let disk = std::fs::read(at("disk")).unwrap();
+    assert!(disk[SIZE as usize..] == std::fs::read(at("wanted")).unwrap());
+}
+
+#[test]
+fn a_damaged_image_on_a_device_overwrites_nothing() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    small_volume(&at("volume"));
+    ours(["-q", "-s", "-o", text(&at("image")), text(&at("volume"))]).ok();
+    let mut image = std::fs::read(at("image")).unwrap();
+    image[56 + 4097] = 9;
+    std::fs::write(at("image"), image).unwrap();
+    noisy(&at("target"), SIZE);
+    format(&at("target"), 512, 4096);
+    std::fs::copy(at("target"), at("before")).unwrap();
+    let (source, target) = (Loop::attach(&at("image"), 512), Loop::attach(&at("target"), 512));
+    ours(["-r", "-O", text(&target.0), text(&source.0)]).exits(1).says("found command 0x09");
+    drop(target);
+    assert_same(&at("target"), &at("before"));
+}
+
+#[test]
 fn images_on_devices() {
     let place = Place::new();
     let at = |name| place.at(name);

@@ -195,6 +195,18 @@ impl Editor {
         self.put_record(0, self.with_attributes(record, &attributes));
     }
 
+    /// The record with other runs for its unnamed data, which is as long as they are.
+    pub fn with_data_runs(&self, record: Vec<u8>, runs: &[Run]) -> Vec<u8> {
+        let mut attributes = self.attributes(&record);
+        let data = attributes.iter_mut().find(|attribute| is_data(attribute)).unwrap();
+        *data = with_runs(data, runs, 0);
+        let bytes = runs.iter().map(|(len, _)| len).sum::<u64>().wrapping_mul(self.cluster_size);
+        for at in [40, 48, 56] {
+            put(data, at, &bytes.to_le_bytes());
+        }
+        self.with_attributes(record, &attributes)
+    }
+
     /// Spreads `$MFT` over two runs, of which record 0 holds the first; an attribute list names the extension
     /// record `extension`, which must be unused and within the first run, with the second.
     pub fn extend_mft(&self, first: u64, extension: u64) {
@@ -205,14 +217,8 @@ impl Editor {
         let mut piece = with_runs(&whole, &runs[1..], first);
         put(&mut piece, 40, &[0; 24]); // the sizes are in the first piece
 
-        // The extension record, made from the base.
-        let mut other = self.record(extension);
-        let sequence = u16_at(&other, 0x10).max(1);
-        put(&mut other, 0x10, &(sequence as u16).to_le_bytes());
-        put(&mut other, 0x16, &1u16.to_le_bytes());
         let base_reference = u16_at(&record, 0x10) << 48;
-        put(&mut other, 0x20, &base_reference.to_le_bytes());
-        self.put_record(extension, self.with_attributes(other, &[piece]));
+        let sequence = self.put_extension(extension, base_reference, piece);
 
         let mut list = Vec::new();
         for attribute in &attributes {
@@ -231,6 +237,48 @@ impl Editor {
         attributes.insert(1, listed);
         self.put_record(0, self.with_attributes(record, &attributes));
         self.mark_record_used(extension);
+    }
+
+    /// Makes an unused record the extension of a base record, with one attribute. Returns its sequence number.
+    fn put_extension(&self, mft_no: u64, base_reference: u64, attribute: Vec<u8>) -> u64 {
+        let mut record = self.record(mft_no);
+        let sequence = u16_at(&record, 0x10).max(1);
+        put(&mut record, 0x10, &(sequence as u16).to_le_bytes());
+        put(&mut record, 0x16, &1u16.to_le_bytes());
+        put(&mut record, 0x20, &base_reference.to_le_bytes());
+        self.put_record(mft_no, self.with_attributes(record, &[attribute]));
+        sequence
+    }
+
+    /// Makes an unused record an extension of this base record that nothing names, with these runs of data.
+    pub fn make_extension(&self, mft_no: u64, base_reference: u64, runs: &[Run]) {
+        let attributes = self.attributes(&self.record(0));
+        self.put_extension(mft_no, base_reference, with_runs(&data_of(&attributes), runs, 0));
+        self.mark_record_used(mft_no);
+    }
+
+    /// The record with a named stream more, in clusters.
+    pub fn with_another_stream(&self, record: Vec<u8>, runs: &[Run]) -> Vec<u8> {
+        let mut attributes = self.attributes(&record);
+        let whole = data_of(&self.attributes(&self.record(0)));
+        let mut stream = with_runs(&whole, runs, 0);
+        let bytes = runs.iter().map(|(len, _)| len).sum::<u64>() * self.cluster_size;
+        for at in [40, 48, 56] {
+            put(&mut stream, at, &bytes.to_le_bytes());
+        }
+        // The name `s` goes between header and runs.
+        let runs_at = u16_at(&stream, 32) as usize;
+        let mut named = stream[..runs_at].to_vec();
+        named.extend([b's', 0, 0, 0, 0, 0, 0, 0]);
+        named.extend(&stream[runs_at..]);
+        let len = named.len() as u32;
+        put(&mut named, 4, &len.to_le_bytes());
+        named[9] = 1;
+        put(&mut named, 10, &(runs_at as u16).to_le_bytes());
+        put(&mut named, 14, &50u16.to_le_bytes());
+        put(&mut named, 32, &(runs_at as u16 + 8).to_le_bytes());
+        attributes.push(named);
+        self.with_attributes(record, &attributes)
     }
 
     /// Sets a record's bit in `$MFT`'s own bitmap.
@@ -312,7 +360,7 @@ fn encode(runs: &[Run]) -> Vec<u8> {
         list.push(if lcn.is_some() { 0x88 } else { 0x08 });
         list.extend(len.to_le_bytes());
         if let Some(lcn) = lcn {
-            list.extend((*lcn as i64 - last).to_le_bytes());
+            list.extend((*lcn as i64).wrapping_sub(last).to_le_bytes());
             last = *lcn as i64;
         }
     }

@@ -131,10 +131,16 @@ pub struct Loop(pub PathBuf);
 impl Loop {
     /// Attaches `file` with logical sectors of `sector_size` bytes, reads and writes going straight to it.
     pub fn attach(file: &Path, sector_size: u32) -> Loop {
-        let said = run(Command::new("losetup")
-            .args(["--find", "--show", "--direct-io=on", "--sector-size", &sector_size.to_string()])
-            .arg(file))
-        .ok();
+        Loop::with(file, &["--direct-io=on", "--sector-size", &sector_size.to_string()])
+    }
+
+    /// Attaches `len` bytes of `file`, from `offset` on.
+    pub fn attach_part(file: &Path, offset: u64, len: u64) -> Loop {
+        Loop::with(file, &["--offset", &offset.to_string(), "--sizelimit", &len.to_string()])
+    }
+
+    fn with(file: &Path, options: &[&str]) -> Loop {
+        let said = run(Command::new("losetup").args(["--find", "--show"]).args(options).arg(file)).ok();
         Loop(PathBuf::from(said.stdout.trim()))
     }
 }

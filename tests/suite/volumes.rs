@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::tools::{noise, run, wait_for};
 
-/// Names a folder with further volumes, raw or zstd-compressed; its volumes join the compatibility tests.
+/// Names a folder with further volumes, `.ntfs` or `.raw`, or `.zst` of these; they join the compatibility tests.
 const FOLDER: &str = "NTFSRESCUE_VOLUMES";
 
 /// A folder of one test, and what it needs there.
@@ -75,10 +75,9 @@ impl Mounted {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run ntfs-3g: {error}"));
-        wait_for("ntfs-3g to mount", || {
-            run(Command::new("mountpoint").arg("-q").arg(point.path())).status == 0
-        });
-        Mounted { point, driver }
+        let mounted = Mounted { point, driver };
+        wait_for("ntfs-3g to mount", || is_mountpoint(mounted.path()));
+        mounted
     }
 
     pub fn path(&self) -> &Path {
@@ -88,10 +87,16 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        run(Command::new("umount").arg(self.point.path()));
+        if run(Command::new("umount").arg(self.point.path())).status != 0 {
+            let _ended = self.driver.kill();
+        }
         // It has written everything back when it ends.
         let _ended = self.driver.wait();
     }
+}
+
+fn is_mountpoint(path: &Path) -> bool {
+    run(Command::new("mountpoint").arg("-q").arg(path)).status == 0
 }
 
 /// Fills a volume with a mix of what occurs: many tiny files (resident), larger ones, two that are fragmented, one
@@ -178,7 +183,7 @@ pub fn given(place: &Place) -> Vec<(String, PathBuf)> {
                 .arg(&raw))
             .ok();
             volumes.push((stem.to_owned(), raw));
-        } else if name.ends_with(".ntfs") {
+        } else if name.ends_with(".ntfs") || name.ends_with(".raw") {
             volumes.push((name, path));
         }
     }

@@ -117,12 +117,22 @@ fn exfat_has_its_label_in_the_root_directory() {
 #[test]
 fn ntfs_by_either_boot_sector() {
     let boot = boot_sector(512, 8, 2047, -10);
-    let serial = content(Kind::Ntfs, "", "1122334455667788");
+    // Nothing tells that such a volume is clean.
+    let unknown = Content::new(Kind::Ntfs, String::new(), "1122334455667788".into());
+    let serial = Found::Content(Content { is_dirty: true, ..unknown });
     assert_eq!(found(&[(0, &boot)], &[]), serial, "although its MFT is nothing");
     assert_eq!(found(&[(2047 * 512, &boot)], &[]), serial, "the first one overwritten");
     assert_eq!(found(&[(2047 * 512, &boot)], &[0, 2]), serial, "the first one unreadable");
     let bitlocker = found(&[(3, b"-FVE-FS-")], &[]);
     assert_eq!(bitlocker, Found::Content(Content::other("BitLocker")));
+}
+
+#[test]
+fn only_zeros_are_blank() {
+    let unknown = Found::Content(Content::other("unknown data"));
+    assert_eq!(found(&[(40_000, b"x")], &[]), unknown, "near the beginning");
+    assert_eq!(found(&[(2047 * 512, b"x")], &[]), unknown, "at the end");
+    assert_eq!(found(&[], &[100]), unknown, "a sector that may hold anything");
 }
 
 #[test]
