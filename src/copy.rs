@@ -6,10 +6,11 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::event::{Event, Observer};
+use crate::extent::ByteRange;
 use crate::image::{ImageError, ImageReader};
 use crate::io::buffer::AlignedBuf;
 use crate::io::{Loss, ReadError, Sink, Source, WriteError};
-use crate::plan::{ByteRange, Plan};
+use crate::plan::Plan;
 use crate::rescue::mark::mark_lost;
 use crate::rescue::{Engine, Outcome, ReadSizes, Verdict};
 

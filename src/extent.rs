@@ -1,4 +1,4 @@
-//! Sets of clusters: [`Extent`], a stretch of them, and [`ClusterSet`], one bit a cluster.
+//! Stretches and sets: [`Extent`] of clusters, [`ByteRange`] of bytes, [`ClusterSet`], one bit a cluster.
 
 use crate::units::Lcn;
 
@@ -15,6 +15,22 @@ impl Extent {
     /// The cluster behind the last one.
     pub fn end(&self) -> u64 {
         self.lcn.0 + self.len
+    }
+}
+
+/// A stretch of bytes on the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// First byte.
+    pub pos: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+impl ByteRange {
+    /// The byte behind the last one.
+    pub fn end(&self) -> u64 {
+        self.pos + self.len
     }
 }
 

@@ -113,6 +113,7 @@ impl Job {
                 args.metadata && !args.save_image && target == Some(TargetName::Stdout),
                 JobError::MetadataToStdout,
             ),
+            // With --rescue it adds nothing: that goes on by itself.
             (args.ignore_fs_check && !args.metadata && !args.rescue, JobError::IgnoreCheckAlone),
             (args.metadata, JobError::NotAvailable("--metadata")),
             // An image keeps the serial number, with ntfsclone too; so do --preserve-timestamps and --full-logfile

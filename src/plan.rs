@@ -1,23 +1,7 @@
 //! What is to be copied: the used clusters of a volume as ordered, disjoint stretches of bytes.
 
-use crate::extent::ClusterSet;
+use crate::extent::{ByteRange, ClusterSet};
 use crate::units::Geometry;
-
-/// A stretch of bytes on the volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteRange {
-    /// First byte.
-    pub pos: u64,
-    /// Number of bytes.
-    pub len: u64,
-}
-
-impl ByteRange {
-    /// The byte behind the last one.
-    pub fn end(&self) -> u64 {
-        self.pos + self.len
-    }
-}
 
 /// The clusters to be copied. Made once, before the first cluster is placed, and never changed.
 #[derive(Debug)]

@@ -9,8 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, Observer, Phase};
-use crate::extent::Difference;
-use crate::plan::ByteRange;
+use crate::extent::{ByteRange, Difference};
 use crate::units::{Geometry, Lcn};
 
 /// Time between two progress lines.

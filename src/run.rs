@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::copy::{CopyError, VolumeFeed, pump};
 use crate::event::{Event, Observer, Phase};
-use crate::image::{self, ImageError, ImageReader};
+use crate::image::{self, ImageError, ImageReader, ImageSink};
 use crate::io::disk::{Disk, OpenError};
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::stream::DrySink;
@@ -151,9 +151,13 @@ fn copy_volume(
     };
     target.require(room)?;
     let mut feed = VolumeFeed::new(&disk, &plan, volume.info.sector_size, job.rescue, observer);
-    let sink = if to_image { target.open_image(geometry, plan.nr_used) } else { target.open_raw(&geometry) };
+    let sink: Box<dyn Sink> = if to_image {
+        Box::new(ImageSink::new(target.open_output()?, target.name(), geometry, plan.nr_used))
+    } else {
+        target.open_raw(&geometry)?
+    };
     let phase = if to_image { Phase::Save } else { Phase::Clone };
-    into_target(&target, sink?, observer, |sink| {
+    into_target(&target, sink, observer, |sink| {
         observer.tell(Event::Phase(phase));
         pump(&mut feed, sink, plan.total_bytes(), observer)
     })?;

@@ -17,7 +17,7 @@ mod reader;
 mod writer;
 
 pub use reader::{ImageError, ImageReader};
-pub use writer::{ImageOutput, ImageSink};
+pub use writer::ImageSink;
 
 /// A NUL first, so that no text tool takes an image for text.
 const MAGIC: [u8; 16] = *b"\0ntfsclone-image";

@@ -1,21 +1,13 @@
 //! An image as a [`Sink`]: stretches of a volume become commands.
 
-use std::io::{self, Write};
-
 use zerocopy::IntoBytes;
 
 use super::{DATA, DATA_OFFSET, Header, SKIP};
-use crate::io::{Sink, WriteError};
+use crate::io::{Sink, SyncWrite, WriteError};
 use crate::units::Geometry;
 
 /// Bytes that are collected before they are written: the commands between the clusters are tiny.
 const BUFFER: usize = 1 << 20;
-
-/// Where an image's bytes go.
-pub trait ImageOutput: Write + Send {
-    /// Makes sure that all of it has reached the medium.
-    fn sync(&mut self) -> io::Result<()>;
-}
 
 /// Writes an image, in order. Stretches may begin and end within a cluster, as long as they follow each other.
 #[derive(Debug)]
@@ -31,7 +23,7 @@ pub struct ImageSink<W> {
     pos: u64,
 }
 
-impl<W: ImageOutput> ImageSink<W> {
+impl<W: SyncWrite> ImageSink<W> {
     /// Begins an image of a volume of which `nr_used` clusters will be put; `name` is for messages.
     pub fn new(out: W, name: String, geometry: Geometry, nr_used: u64) -> ImageSink<W> {
         let mut buffer = Vec::with_capacity(BUFFER);
@@ -79,7 +71,7 @@ impl<W: ImageOutput> ImageSink<W> {
     }
 }
 
-impl<W: ImageOutput> Sink for ImageSink<W> {
+impl<W: SyncWrite> Sink for ImageSink<W> {
     fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
         let cluster_size = u64::from(self.geometry.cluster_size);
         if pos < self.pos {

@@ -33,7 +33,7 @@ pub mod spec;
 pub mod table;
 pub mod worker;
 
-/// The session's name, as its argv[0].
+/// The session's name, as its first argument.
 const SESSION: &str = "ntfsrescue-session";
 
 /// The argument by which a session is only asked what follows a failure.

@@ -86,6 +86,12 @@ pub trait Sink: Send {
     fn takes_any_order(&self) -> bool;
 }
 
+/// Bytes from front to back, for what has a format of its own: an image.
+pub trait SyncWrite: io::Write + Send {
+    /// Makes sure that all of it has reached the medium.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
 /// A write that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
-use super::{Sink, WriteError};
-use crate::image::ImageOutput;
+use super::{Sink, SyncWrite, WriteError};
 
 /// A raw clone into a pipe: gaps are written as zeros.
 #[derive(Debug)]
@@ -97,7 +96,7 @@ impl Write for Output {
     }
 }
 
-impl ImageOutput for Output {
+impl SyncWrite for Output {
     /// Pipes, terminals and `/dev/null` have nothing to sync.
     fn sync(&mut self) -> io::Result<()> {
         match self.0.sync_all() {

@@ -14,7 +14,6 @@ use super::mounts::{Place, mounts_of};
 use super::raw::RawSink;
 use super::stream::{Output, StreamSink};
 use super::{Sink, WriteError};
-use crate::image::ImageSink;
 use crate::sys;
 use crate::units::Geometry;
 
@@ -258,16 +257,15 @@ impl Target {
         })
     }
 
-    /// Opens the target for an image of a volume with `nr_used` clusters in use: from here on it is changed.
-    pub fn open_image(&self, geometry: Geometry, nr_used: u64) -> Result<Box<dyn Sink>, TargetError> {
-        let output = match &self.kind {
+    /// Opens the target for bytes from front to back, an image: from here on it is changed.
+    pub fn open_output(&self) -> Result<Output, TargetError> {
+        Ok(match &self.kind {
             Kind::Stdout => self.stdout()?,
             Kind::Device { file, .. } => {
                 Output::new(file.try_clone().map_err(|cause| self.system("open", cause))?)
             }
             Kind::New | Kind::File | Kind::Stream => Output::new(self.open_file()?),
-        };
-        Ok(Box::new(ImageSink::new(output, self.name(), geometry, nr_used)))
+        })
     }
 
     fn stdout(&self) -> Result<Output, TargetError> {

@@ -5,7 +5,7 @@
 //! read again at once, sector by sector, and a sector that cannot be read is given up. So every sector is tried
 //! at most twice.
 
-use crate::plan::ByteRange;
+use crate::extent::ByteRange;
 
 pub mod mark;
 
