@@ -21,7 +21,7 @@ impl Plan {
 
     /// Bytes to be copied.
     pub fn total_bytes(&self) -> u64 {
-        self.nr_used * u64::from(self.geometry.cluster_size) + u64::from(self.geometry.extra_len())
+        self.geometry.copied_bytes(self.nr_used)
     }
 
     /// How many stretches of unused clusters lie before a used one.

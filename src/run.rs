@@ -19,7 +19,6 @@ use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::ntfs::scan::scan;
 use crate::ntfs::{self, Volume};
 use crate::plan::Plan;
-use crate::units::Geometry;
 
 /// Bytes of an image that are read at once.
 const IMAGE_READ: usize = 256 << 10;
@@ -108,8 +107,9 @@ pub fn run(job: &Job, observer: &dyn Observer) -> Result<Losses, RunError> {
         Action::Save(target) => copy_volume(job, target, true, observer),
         Action::Restore(target) => restore(&job.source, target, observer),
         Action::Check => {
-            let target = DrySink::new("standard output".into(), true);
-            check_image(&job.source, target, observer)?;
+            let mut image = open_image(&job.source)?;
+            observer.tell(Event::Image(&image.info));
+            walk(&mut image, DrySink::new("standard output".into(), true), observer)?;
             observer.tell(Event::Note(format_args!("The image's structure is whole.")));
             Ok(Losses::default())
         }
@@ -172,47 +172,46 @@ fn copy_volume(
 /// Restores an image. One in a file or on a device is walked first, so that a damaged one overwrites nothing.
 fn restore(source: &SourceName, target: &TargetName, observer: &dyn Observer) -> Result<Losses, RunError> {
     let target = Target::examine(target, source.path())?;
+    let mut image = open_image(source)?;
+    observer.tell(Event::Image(&image.info));
+    let geometry = image.info.geometry;
+    let total = geometry.copied_bytes(image.info.nr_used);
+    target.require(Room { length: geometry.written_end(), content: total })?;
     let can_be_read_twice = source.path().is_some_and(is_file_or_device);
     if can_be_read_twice {
-        check_image(source, DrySink::new(target.name(), target.takes_any_order()), observer)?;
+        walk(&mut image, DrySink::new(target.name(), target.takes_any_order()), observer)?;
         if let Some(boot) = first_sector(source) {
             warn_of_sector_size(&target, boot.sector_size, observer);
         }
+        image = open_image(source)?;
     }
-    let mut image = open_image(source)?;
-    if !can_be_read_twice {
-        observer.tell(Event::Image(&image.info));
-    }
-    let geometry = image.info.geometry;
-    let total = image_bytes(&geometry, image.info.nr_used);
-    target.require(Room { length: geometry.written_end(), content: total })?;
     into_target(&target, target.open_raw(&geometry)?, observer, |sink| {
         observer.tell(Event::Phase(Phase::Restore));
         pump(&mut image, sink, total, observer)?;
-        tell_of_missing_extra(&image, observer);
+        if !can_be_read_twice {
+            tell_of_missing_extra(&image, observer);
+        }
         Ok(())
     })?;
     Ok(Losses::default())
 }
 
-/// Walks an image to its end and shows what its header says.
-fn check_image(source: &SourceName, mut sink: DrySink, observer: &dyn Observer) -> Result<(), RunError> {
-    let mut image = open_image(source)?;
-    observer.tell(Event::Image(&image.info));
+/// Walks an image to its end.
+fn walk<R: Read + Send>(
+    image: &mut ImageReader<R>,
+    mut sink: DrySink,
+    observer: &dyn Observer,
+) -> Result<(), RunError> {
     observer.tell(Event::Phase(Phase::Check));
-    let total = image_bytes(&image.info.geometry, image.info.nr_used);
-    pump(&mut image, &mut sink, total, observer)?;
-    tell_of_missing_extra(&image, observer);
+    let total = image.info.geometry.copied_bytes(image.info.nr_used);
+    pump(image, &mut sink, total, observer)?;
+    tell_of_missing_extra(image, observer);
     Ok(())
 }
 
 /// Something that gives the same bytes again when it is read again.
 fn is_file_or_device(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() || metadata.file_type().is_block_device())
-}
-
-fn image_bytes(geometry: &Geometry, nr_used: u64) -> u64 {
-    nr_used * u64::from(geometry.cluster_size) + u64::from(geometry.extra_len())
 }
 
 /// Fills a sink that was just opened, finishes it and gives the target its name. If that fails, says what is left.
@@ -233,7 +232,7 @@ fn into_target(
     filled
 }
 
-fn open_image(source: &SourceName) -> Result<ImageReader<impl Read + use<>>, RunError> {
+fn open_image(source: &SourceName) -> Result<ImageReader<BufReader<File>>, RunError> {
     let file = match source {
         SourceName::Path(path) => File::open(path),
         SourceName::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),

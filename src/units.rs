@@ -98,6 +98,11 @@ impl Geometry {
         u32::try_from(behind).map_or(self.cluster_size, |behind| behind.min(self.cluster_size))
     }
 
+    /// Bytes of `nr_used` clusters and of the extra one: what a copy of the volume reads and writes.
+    pub fn copied_bytes(&self, nr_used: u64) -> u64 {
+        nr_used * u64::from(self.cluster_size) + u64::from(self.extra_len())
+    }
+
     /// Where the last byte that a clone writes ends: the end of the extra cluster.
     pub fn written_end(&self) -> u64 {
         self.volume_size() + u64::from(self.extra_len())

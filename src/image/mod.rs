@@ -68,8 +68,8 @@ pub struct ImageInfo {
 
 /// Bytes of an image of a volume with `nr_used` clusters in use and `nr_gaps` gaps between them.
 pub fn encoded_len(geometry: &Geometry, nr_used: u64, nr_gaps: u64) -> u64 {
-    let data = nr_used * (1 + u64::from(geometry.cluster_size)) + 1 + u64::from(geometry.extra_len());
-    u64::from(DATA_OFFSET) + data + nr_gaps * 9
+    // A byte before each cluster and before the extra one, nine for a gap.
+    u64::from(DATA_OFFSET) + geometry.copied_bytes(nr_used) + nr_used + 1 + nr_gaps * 9
 }
 
 /// Why bytes are not the header of an image.

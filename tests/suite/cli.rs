@@ -191,6 +191,24 @@ fn checking_an_image() {
 }
 
 #[test]
+fn an_image_without_the_backup_boot_sector() {
+    let scene = Scene::new();
+    let image = std::fs::read(scene.place.at("image")).unwrap();
+    std::fs::write(scene.place.at("image"), &image[..image.len() - 4097]).unwrap();
+    let warning = "WARNING: the image holds no backup boot sector";
+    let (old, image) = (scene.at("old"), scene.at("image"));
+    for said in [
+        scene.run("-r -n image"),
+        scene.run("-r -O old image"),
+        shell(&format!("$OURS -r -O {old} - < {image}")),
+    ] {
+        let said = said.ok();
+        assert_eq!(said.stdout.matches(warning).count(), 1, "{}", said.stdout);
+    }
+    assert_eq!(len(Path::new(&old)), 2 << 20);
+}
+
+#[test]
 fn mounted_volumes() {
     let scene = Scene::new();
     let volume = scene.place.at("volume");

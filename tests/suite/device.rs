@@ -153,7 +153,8 @@ fn refused_devices_stay_as_they_are() {
     let volume = text(&at("volume")).to_owned();
 
     let too_small = format!("target '{name}' has {} bytes, but {} are needed", SIZE - 4096, SIZE);
-    ours(["-r", "-O", &name, &image]).exits(1).says(&too_small);
+    let said = ours(["-r", "-O", &name, &image]).exits(1).says(&too_small);
+    assert!(!said.stdout.contains("Checking the image"), "read all of it first:\n{}", said.stdout);
     shell(&format!("$OURS -r -O {name} - < {image}")).exits(1).says(&too_small);
     ours(["-O", &name, &volume]).exits(1).says(&too_small);
     ours(["-o", &name, &volume]).exits(1).says("already exists; use --overwrite");
