@@ -70,11 +70,7 @@ say "The machine boots and saves by itself"
 start=$SECONDS
 job="ntfsrescue.action=save ntfsrescue.source=SERIAL=DYING:1 ntfsrescue.target=LABEL=RESCUE:/windows.img"
 echo "kernel arguments: $job"
-cpu=tcg
-[[ ${QEMU_KVM:-0} != 1 ]] || cpu=kvm
-timeout -k 5 300 qemu-system-x86_64 -machine q35 -accel "$cpu" -m 512 -nographic -no-reboot -nic none \
-    -kernel target/initramfs/vmlinuz -initrd target/initramfs/initramfs.cpio.zst \
-    -append "console=ttyS0 panic=-1 quiet ntfsrescue.then-failed=poweroff $job" \
+ARGS="ntfsrescue.then-failed=poweroff $job" timeout -k 5 300 qemu/run.sh \
     -blockdev "driver=file,filename=$disk,node-name=dying.file" \
     -blockdev "{\"driver\":\"blkdebug\",\"node-name\":\"dying.faults\",\"image\":\"dying.file\",\"inject-error\":[${rules%,}]}" \
     -blockdev driver=raw,file=dying.faults,node-name=dying \

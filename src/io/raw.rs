@@ -45,12 +45,11 @@ impl RawSink {
         geometry: &Geometry,
     ) -> Result<RawSink, WriteError> {
         let sink = RawSink { file, name, file_len: None, held: held_back(geometry) };
-        let old = sink.boot_sector_at(0);
-        let backup = old.as_ref().and_then(BootSector::backup_pos);
+        let backup = sink.boot_sector_at(0).as_ref().and_then(BootSector::backup_pos);
         // The backup lies behind the old volume's last sector, or, where nothing tells how long that was, in the
         // device's last one.
         let last = [512, 4096].into_iter().filter_map(|sector_size| device_size.checked_sub(sector_size));
-        let places = old.is_some().then_some(0).into_iter().chain(backup).chain(last);
+        let places = std::iter::once(0).chain(backup).chain(last);
         let mut erased = false;
         for pos in places {
             // A backup names its own place; one that does not belongs to another volume.

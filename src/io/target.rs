@@ -157,12 +157,14 @@ impl Target {
                 return Err(TargetError::Exists(path));
             }
             std::fs::metadata(folder_of(&path)).map_err(system("look at the folder of"))?;
+            if !must_be_new {
+                return Ok(Target { path, kind: Kind::File });
+            }
             let part = part_of(&path);
-            return match part.symlink_metadata() {
-                Ok(_) if must_be_new => Err(TargetError::Unfinished(part)),
-                _ if must_be_new => Ok(Target { path, kind: Kind::New }),
-                _ => Ok(Target { path, kind: Kind::File }),
-            };
+            if part.symlink_metadata().is_ok() {
+                return Err(TargetError::Unfinished(part));
+            }
+            return Ok(Target { path, kind: Kind::New });
         };
         if let Some(place) = Place::of(&path) {
             if let Some(source) =

@@ -6,7 +6,7 @@ use super::record::{Fault, Record, fix, mft_no_of};
 use super::runs::RunList;
 use super::{Error, is_final, mft_no};
 use crate::event::{Event, Observer};
-use crate::io::Source;
+use crate::io::{ReadError, Source};
 use crate::units::{Geometry, Lcn};
 
 /// Largest value that is read into memory: Windows ends attribute lists at 256 KiB.
@@ -38,6 +38,43 @@ pub enum Value {
     Resident(Vec<u8>),
     /// Where it lies.
     Stream(Stream),
+}
+
+impl Value {
+    /// Bytes of it that there are: no more than its clusters hold.
+    pub fn size(&self, geometry: &Geometry) -> u64 {
+        match self {
+            Value::Resident(bytes) => bytes.len() as u64,
+            Value::Stream(stream) => {
+                let in_runs = stream.runs.end().0.saturating_mul(geometry.cluster_size.into());
+                stream.data_size.min(in_runs)
+            }
+        }
+    }
+
+    /// Fills `buf` with the value from byte `at` on. What was never written reads as zeros, whatever lies there.
+    pub fn read_at(
+        &self,
+        source: &dyn Source,
+        geometry: &Geometry,
+        at: u64,
+        buf: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let len = buf.len() as u64;
+        let written = match self {
+            Value::Resident(bytes) => {
+                let from = bytes.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default();
+                buf.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                from.len() as u64
+            }
+            Value::Stream(stream) => {
+                stream.runs.read_at(source, geometry, at, buf)?;
+                stream.initialized_size.saturating_sub(at)
+            }
+        };
+        buf.iter_mut().skip(written.min(len) as usize).for_each(|byte| *byte = 0);
+        Ok(())
+    }
 }
 
 /// A value in clusters.

@@ -306,36 +306,16 @@ impl Scan<'_> {
             Ok(None) => return self.without_bitmap(Error::Missing { mft_no, what: "$DATA" }, 0),
             Err(error) => return self.without_bitmap(error, 0),
         };
-        let found = match &bitmap {
-            Value::Resident(bytes) => bytes.len() as u64,
-            Value::Stream(stream) => {
-                let in_runs = stream.runs.end().0.saturating_mul(info.geometry.cluster_size.into());
-                stream.data_size.min(in_runs)
-            }
-        };
+        let found = bitmap.size(&info.geometry);
         let mut buf = AlignedBuf::new(SWEEP);
         let end = wanted.min(found);
         let mut at = 0;
         while at < end {
             let n = (end - at).min(SWEEP as u64) as usize;
             let piece = buf.bytes_mut().get_mut(..n).unwrap_or_default();
-            match &bitmap {
-                Value::Resident(bytes) => {
-                    piece.iter_mut().zip(bytes.iter().skip(at as usize)).for_each(|(to, from)| *to = *from);
-                    self.absorb(at, piece);
-                }
-                Value::Stream(stream) => {
-                    let read = |at, piece: &mut [u8]| stream.runs.read_at(*source, &info.geometry, at, piece);
-                    match read(at, piece) {
-                        Ok(()) => {
-                            // What was never written reads as zeros, whatever lies there.
-                            let written = stream.initialized_size.saturating_sub(at).min(n as u64);
-                            piece.iter_mut().skip(written as usize).for_each(|byte| *byte = 0);
-                            self.absorb(at, piece);
-                        }
-                        Err(error) => self.absorb_in_parts(at, piece, error, read)?,
-                    }
-                }
+            match bitmap.read_at(*source, &info.geometry, at, piece) {
+                Ok(()) => self.absorb(at, piece),
+                Err(error) => self.absorb_in_parts(&bitmap, at, piece, error)?,
             }
             at += n as u64;
             self.observer.tell(Event::Progress { done: at, total: wanted });
@@ -350,17 +330,18 @@ impl Scan<'_> {
     /// rest is in use.
     fn absorb_in_parts(
         &mut self,
+        bitmap: &Value,
         at: u64,
         piece: &mut [u8],
         error: ReadError,
-        read: impl Fn(u64, &mut [u8]) -> Result<(), ReadError>,
     ) -> Result<(), Error> {
         if !self.salvage || error.loss() != Loss::BadArea {
             return Err(error.into());
         }
-        let sector_size = self.volume.source.sector_size() as usize;
+        let Volume { source, info, .. } = self.volume;
+        let sector_size = source.sector_size() as usize;
         for (at, part) in (at..).step_by(sector_size).zip(piece.chunks_mut(sector_size)) {
-            match read(at, part) {
+            match bitmap.read_at(*source, &info.geometry, at, part) {
                 Ok(()) => self.absorb(at, part),
                 Err(error) if error.loss() != Loss::BadArea => return Err(error.into()),
                 Err(error) => {
@@ -421,20 +402,14 @@ impl Scan<'_> {
 fn allocated_records(volume: &Volume<'_>) -> ClusterSet {
     let Volume { source, mft, info, .. } = volume;
     let mut allocated = ClusterSet::new(mft.nr_records());
-    match mft.value(*source, mft_no::MFT, types::BITMAP, &[]) {
-        Ok(Some(Value::Resident(bytes))) => allocated.absorb_bitmap(0, &bytes, |_| {}),
-        Ok(Some(Value::Stream(stream))) => {
-            let mut buf = AlignedBuf::new(SWEEP);
-            let end = mft.nr_records().div_ceil(8).min(stream.initialized_size);
-            for at in (0..end).step_by(SWEEP) {
-                let piece =
-                    buf.bytes_mut().get_mut(..(end - at).min(SWEEP as u64) as usize).unwrap_or_default();
-                if stream.runs.read_at(*source, &info.geometry, at, piece).is_ok() {
-                    allocated.absorb_bitmap(at * 8, piece, |_| {});
-                }
-            }
+    let Ok(Some(bitmap)) = mft.value(*source, mft_no::MFT, types::BITMAP, &[]) else { return allocated };
+    let mut buf = AlignedBuf::new(SWEEP);
+    let end = mft.nr_records().div_ceil(8).min(bitmap.size(&info.geometry));
+    for at in (0..end).step_by(SWEEP) {
+        let piece = buf.bytes_mut().get_mut(..(end - at).min(SWEEP as u64) as usize).unwrap_or_default();
+        if bitmap.read_at(*source, &info.geometry, at, piece).is_ok() {
+            allocated.absorb_bitmap(at * 8, piece, |_| {});
         }
-        _ => {}
     }
     allocated
 }
