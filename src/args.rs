@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, overrides_with = "rescue")]
     pub rescue: bool,
 
-    /// Copy metadata only (not in this version)
+    /// Copy metadata only: no contents of files, and nothing else that is private
     #[arg(short, long, overrides_with = "metadata")]
     pub metadata: bool,
 
@@ -69,27 +69,27 @@ pub struct Args {
     #[arg(short, long, overrides_with = "no_action")]
     pub no_action: bool,
 
-    /// With --rescue or --metadata: go on although $Bitmap and the MFT disagree
+    /// With --rescue or --metadata: go on although the volume's structures are damaged or disagree
     #[arg(long, overrides_with = "ignore_fs_check")]
     pub ignore_fs_check: bool,
 
-    /// Give the copy a new random serial number (not in this version)
+    /// Give the clone a new random serial number
     #[arg(long, overrides_with = "new_serial")]
     pub new_serial: bool,
 
-    /// Give the copy a serial number whose upper half is new (not in this version)
+    /// Give the clone a serial number whose upper half is new
     #[arg(long, overrides_with = "new_half_serial")]
     pub new_half_serial: bool,
 
-    /// With --metadata: keep the timestamps
+    /// With --metadata: keep the times of files
     #[arg(short = 't', long, overrides_with = "preserve_timestamps")]
     pub preserve_timestamps: bool,
 
-    /// With --metadata: keep the whole $LogFile
+    /// With --metadata: keep the whole $LogFile, as it is
     #[arg(long, overrides_with = "full_logfile")]
     pub full_logfile: bool,
 
-    /// Go on although the volume is marked dirty
+    /// Go on although the volume is marked dirty, or with --metadata to a device
     #[arg(short, long, overrides_with = "force")]
     pub force: bool,
 

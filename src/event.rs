@@ -3,6 +3,7 @@
 use crate::extent::Difference;
 use crate::image::ImageInfo;
 use crate::ntfs::NtfsInfo;
+use crate::ntfs::wipe::Wiped;
 use crate::units::Geometry;
 
 /// The stage a job has reached.
@@ -48,6 +49,15 @@ pub enum Event<'a> {
         /// The volume's shape.
         geometry: Geometry,
     },
+    /// A copy of metadata is complete.
+    Wiped {
+        /// MFT records.
+        nr_records: u64,
+        /// Those of them that belong to a file.
+        nr_in_use: u64,
+        /// What was wiped.
+        wiped: Wiped,
+    },
     /// A stretch of the source could not be read and is marked in the target.
     Lost {
         /// First byte, from the volume's start.
@@ -63,8 +73,13 @@ pub enum Event<'a> {
     Note(std::fmt::Arguments<'a>),
 }
 
-/// Takes events, from any thread.
+/// Watches a job, from any thread.
 pub trait Observer: Sync {
     /// Takes one event.
     fn tell(&self, event: Event<'_>);
+
+    /// Is the job to end as soon as it can?
+    fn wants_stop(&self) -> bool {
+        false
+    }
 }

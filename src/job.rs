@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::args::Args;
 use crate::io::target::TargetName;
+use crate::serial::NewSerial;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,15 @@ impl SourceName {
     }
 }
 
+/// What a copy of metadata only keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataOnly {
+    /// The times of files.
+    pub keep_times: bool,
+    /// The whole `$LogFile`.
+    pub full_logfile: bool,
+}
+
 /// A job that makes sense as far as the options tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -46,8 +56,14 @@ pub struct Job {
     pub action: Action,
     /// Where from.
     pub source: SourceName,
+    /// Copy metadata only.
+    pub metadata: Option<MetadataOnly>,
+    /// Change the serial number on the way.
+    pub new_serial: Option<NewSerial>,
     /// Go on after read errors.
     pub rescue: bool,
+    /// Go on although structures are damaged.
+    pub ignore_fs_check: bool,
     /// Go on although the volume is dirty.
     pub force: bool,
     /// Lost sectors make the exit status 3.
@@ -82,8 +98,10 @@ pub enum JobError {
     MetadataToStdout,
     #[error("--ignore-fs-check goes with --rescue or --metadata only")]
     IgnoreCheckAlone,
-    #[error("{0} is not available in this version")]
-    NotAvailable(&'static str),
+    #[error(
+        "metadata alone on a device is a volume whose files are all zeros: add --force if that is wanted"
+    )]
+    MetadataToDevice,
 }
 
 impl Job {
@@ -115,11 +133,10 @@ impl Job {
             ),
             // With --rescue it adds nothing: that goes on by itself.
             (args.ignore_fs_check && !args.metadata && !args.rescue, JobError::IgnoreCheckAlone),
-            (args.metadata, JobError::NotAvailable("--metadata")),
-            // An image keeps the serial number, with ntfsclone too; so do --preserve-timestamps and --full-logfile
-            // nothing without --metadata.
-            (args.new_serial && !args.save_image, JobError::NotAvailable("--new-serial")),
-            (args.new_half_serial && !args.save_image, JobError::NotAvailable("--new-half-serial")),
+            (
+                args.metadata && !args.force && target.as_ref().is_some_and(is_block_device),
+                JobError::MetadataToDevice,
+            ),
         ];
         if let Some((_, error)) = refusals.into_iter().find(|(refused, _)| *refused) {
             return Err(error);
@@ -130,10 +147,22 @@ impl Job {
             Some(target) if args.save_image => Action::Save(target),
             Some(target) => Action::Clone(target),
         };
+        // An image keeps the serial number, with ntfsclone too. Both options together are the stronger one.
+        let new_serial = match action {
+            Action::Clone(_) | Action::Restore(_) if args.new_serial => Some(NewSerial::Full),
+            Action::Clone(_) | Action::Restore(_) if args.new_half_serial => Some(NewSerial::UpperHalf),
+            _ => None,
+        };
         Ok(Job {
             action,
             source,
+            metadata: args.metadata.then_some(MetadataOnly {
+                keep_times: args.preserve_timestamps,
+                full_logfile: args.full_logfile,
+            }),
+            new_serial,
             rescue: args.rescue,
+            ignore_fs_check: args.ignore_fs_check,
             force: args.force,
             strict: args.strict,
             quiet: args.quiet,
@@ -150,6 +179,11 @@ impl Job {
             Action::Check => false,
         }
     }
+}
+
+fn is_block_device(target: &TargetName) -> bool {
+    let (TargetName::New(path) | TargetName::Replace(path)) = target else { return false };
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
 /// Is this the file or pipe that standard output goes to? Terminals and `/dev/null` do not count.

@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use ntfsrescue::args::{Args, ArgsError};
+use ntfsrescue::event::{Event, Observer};
 use ntfsrescue::init;
+use ntfsrescue::interrupt::Interrupt;
 use ntfsrescue::job::Job;
 use ntfsrescue::report::{Channel, Reporter};
 use ntfsrescue::run;
 
-/// Everything that fails, usage errors too: as ntfsclone does.
+/// Everything that fails, usage errors too: as ntfsclone does. A job that a signal ended exits as shells tell of that.
 const FAILED: u8 = 1;
 /// Something was lost, under `--strict`.
 const DAMAGED: u8 = 3;
@@ -39,13 +41,30 @@ fn command_line(argv: Vec<OsString>) -> ExitCode {
     let channel = if job.occupies_stdout() { Channel::Stderr } else { Channel::Stdout };
     let reporter: &'static Reporter = Box::leak(Box::new(Reporter::new(channel, job.quiet)));
     reporter.collect_log(log::LevelFilter::Warn);
-    match run::run(&job, reporter) {
+    let interrupt = Interrupt::watch(|line| reporter.line(line));
+    match run::run(&job, &Attended { reporter, interrupt: &interrupt }) {
         Ok(losses) if job.strict && losses.any() => DAMAGED.into(),
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             reporter.error(&error);
-            FAILED.into()
+            interrupt.exit_status().unwrap_or(FAILED).into()
         }
+    }
+}
+
+/// Somebody at the keyboard, or a script: reads what there is to say, and may interrupt.
+struct Attended<'a> {
+    reporter: &'a Reporter,
+    interrupt: &'a Interrupt,
+}
+
+impl Observer for Attended<'_> {
+    fn tell(&self, event: Event<'_>) {
+        self.reporter.tell(event);
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.interrupt.signal().is_some()
     }
 }
 

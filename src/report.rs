@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Event, Observer, Phase};
 use crate::extent::{ByteRange, Difference};
+use crate::ntfs::wipe::Wiped;
 use crate::units::{Geometry, Lcn};
 
 /// Time between two progress lines.
@@ -190,6 +191,23 @@ impl Observer for Reporter {
             Event::SpaceInUse { nr_used, geometry } => {
                 let in_use = InUse(nr_used, &geometry);
                 self.write_line(state, format_args!("Space in use       : {in_use}   "));
+            }
+            Event::Wiped { nr_records, nr_in_use, wiped } => {
+                let Wiped { unused, deleted, resident, index, values, times } = wiped;
+                // The counters that ntfsclone has too keep its wording.
+                for (what, count) in [
+                    ("Num of MFT records      ", nr_records),
+                    ("Num of used MFT records ", nr_in_use),
+                    ("Wiped unused MFT data   ", unused),
+                    ("Wiped deleted MFT data  ", deleted),
+                    ("Wiped resident user data", resident),
+                    ("Wiped timestamp data    ", times),
+                    ("Wiped unused index data ", index),
+                    ("Wiped other values      ", values),
+                    ("Wiped totally           ", wiped.total()),
+                ] {
+                    self.write_line(state, format_args!("{what} = {count:10}"));
+                }
             }
             Event::Mismatch(Difference::OnlyInBitmap(Lcn(lcn))) => {
                 self.write_line(

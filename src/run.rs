@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use crate::copy::{CopyError, VolumeFeed, pump};
+use crate::copy::{CopyError, Feed, MetadataFeed, Reader, VolumeFeed, pump};
 use crate::event::{Event, Observer, Phase};
 use crate::image::{self, ImageError, ImageReader, ImageSink};
 use crate::io::disk::{Disk, OpenError};
@@ -14,11 +14,16 @@ use crate::io::mounts::{Place, mounts_of};
 use crate::io::stream::DrySink;
 use crate::io::target::{Room, Target, TargetError, TargetName};
 use crate::io::{Loss, ReadError, Sink, WriteError};
-use crate::job::{Action, Job, SourceName};
+use crate::job::{Action, Job, MetadataOnly, SourceName};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
-use crate::ntfs::scan::scan;
-use crate::ntfs::{self, Volume};
+use crate::ntfs::metadata::Collector;
+use crate::ntfs::scan::{Usage, scan};
+use crate::ntfs::shutdown::{has_unclean_log, is_hibernated};
+use crate::ntfs::wipe::Wiping;
+use crate::ntfs::{self, Tolerance, Volume};
 use crate::plan::Plan;
+use crate::serial::{NewSerial, SerialFeed};
+use crate::units::Geometry;
 
 /// Bytes of an image that are read at once.
 const IMAGE_READ: usize = 256 << 10;
@@ -105,7 +110,7 @@ pub fn run(job: &Job, observer: &dyn Observer) -> Result<Losses, RunError> {
     match &job.action {
         Action::Clone(target) => copy_volume(job, target, false, observer),
         Action::Save(target) => copy_volume(job, target, true, observer),
-        Action::Restore(target) => restore(&job.source, target, observer),
+        Action::Restore(target) => restore(job, target, observer),
         Action::Check => {
             let mut image = open_image(&job.source)?;
             observer.tell(Event::Image(&image.info));
@@ -127,8 +132,8 @@ fn copy_volume(
     refuse_writable_mount(path)?;
     let target = Target::examine(target, Some(path))?;
     let disk = Disk::open(path)?;
-    let volume = Volume::open(&disk, job.rescue, observer)?;
-    let geometry = volume.info.geometry;
+    let tolerance = Tolerance { bad_areas: job.rescue, damage: job.rescue || job.ignore_fs_check };
+    let volume = Volume::open(&disk, tolerance, observer)?;
     observer.tell(Event::Volume(&volume.info));
     if volume.info.is_dirty {
         if !job.force && !job.rescue {
@@ -139,38 +144,100 @@ fn copy_volume(
     if !to_image {
         warn_of_sector_size(&target, volume.info.sector_size, observer);
     }
-    let usage = scan(&volume, job.rescue, observer)?;
-    observer.tell(Event::SpaceInUse { nr_used: usage.nr_used, geometry });
-    let plan = Plan::new(geometry, usage.used, usage.nr_used);
+    let mut collector = job.metadata.map(|only| Collector::new(&volume, only.full_logfile));
+    let usage = scan(&volume, tolerance, collector.as_mut(), observer)?;
+    warn_of_shutdown(&volume, &usage, observer);
 
-    let room = if to_image {
-        let image = image::encoded_len(&geometry, plan.nr_used, plan.nr_gaps());
-        Room { length: image, content: image }
-    } else {
-        Room { length: geometry.written_end(), content: plan.total_bytes() }
-    };
-    target.require(room)?;
-    let mut feed = VolumeFeed::new(&disk, &plan, volume.info.sector_size, job.rescue, observer);
-    let sink: Box<dyn Sink> = if to_image {
-        Box::new(ImageSink::new(target.open_output()?, target.name(), geometry, plan.nr_used))
-    } else {
-        target.open_raw(&geometry)?
-    };
-    let phase = if to_image { Phase::Save } else { Phase::Clone };
-    into_target(&target, sink, observer, |sink| {
-        observer.tell(Event::Phase(phase));
-        pump(&mut feed, sink, plan.total_bytes(), observer)
-    })?;
-    let structures = volume.nr_damaged + usage.nr_damaged;
-    let losses = Losses { bytes: feed.lost(), structures };
-    if job.rescue {
+    let reader = Reader::new(&disk, volume.info.sector_size, job.rescue, observer);
+    let copy = Copy { job, target: &target, to_image, geometry: volume.info.geometry, observer };
+    let mut losses = Losses { bytes: 0, structures: volume.nr_damaged + usage.nr_damaged };
+    match (collector, job.metadata) {
+        (Some(collector), Some(MetadataOnly { keep_times, .. })) => {
+            let metadata = collector.conclude(&volume, tolerance, observer)?;
+            let clusters = metadata.clusters(&volume.info.geometry);
+            let nr_clusters = clusters.count();
+            let plan = Plan::new(volume.info.geometry, clusters, nr_clusters);
+            // As ntfsclone has it: an image counts what is in it, a clone what is in use.
+            copy.tell_space(if to_image { nr_clusters } else { usage.nr_used });
+            let wiping = Wiping { keep_times };
+            let mut feed = MetadataFeed::new(reader, &metadata, &volume.info, wiping, tolerance, observer);
+            copy.write(&mut feed, &plan)?;
+            observer.tell(Event::Wiped {
+                nr_records: volume.mft.nr_records(),
+                nr_in_use: usage.nr_records_in_use,
+                wiped: feed.wiped(),
+            });
+            losses.bytes = feed.lost();
+            losses.structures += feed.nr_damaged();
+        }
+        _ => {
+            let plan = Plan::new(volume.info.geometry, usage.used, usage.nr_used);
+            copy.tell_space(plan.nr_used);
+            let mut feed = VolumeFeed::new(reader, &plan);
+            copy.write(&mut feed, &plan)?;
+            losses.bytes = feed.lost();
+        }
+    }
+    if tolerance != Tolerance::default() {
         tell_losses(&losses, observer);
     }
     Ok(losses)
 }
 
+/// The second half of saving and cloning: what is the same whatever is copied.
+struct Copy<'a> {
+    job: &'a Job,
+    target: &'a Target,
+    to_image: bool,
+    geometry: Geometry,
+    observer: &'a dyn Observer,
+}
+
+impl Copy<'_> {
+    fn tell_space(&self, nr_used: u64) {
+        self.observer.tell(Event::SpaceInUse { nr_used, geometry: self.geometry });
+    }
+
+    /// Copies all that `feed` has, which is what `plan` names.
+    fn write(&self, feed: &mut dyn Feed, plan: &Plan) -> Result<(), RunError> {
+        let Copy { job, target, to_image, geometry, observer } = self;
+        let (room, phase) = if *to_image {
+            let image = image::encoded_len(geometry, plan.nr_used, plan.nr_gaps());
+            (Room { length: image, content: image }, Phase::Save)
+        } else {
+            (Room { length: geometry.written_end(), content: plan.total_bytes() }, Phase::Clone)
+        };
+        target.require(room)?;
+        let sink: Box<dyn Sink> = if *to_image {
+            Box::new(ImageSink::new(target.open_output()?, target.name(), *geometry, plan.nr_used))
+        } else {
+            target.open_raw(geometry)?
+        };
+        into_target(target, sink, *observer, |sink| {
+            observer.tell(Event::Phase(phase));
+            pump_renewed(feed, job.new_serial, geometry, sink, plan.total_bytes(), *observer)
+        })
+    }
+}
+
+/// Pumps with a new serial number, if one is asked for.
+fn pump_renewed(
+    mut feed: &mut dyn Feed,
+    new_serial: Option<NewSerial>,
+    geometry: &Geometry,
+    sink: &mut dyn Sink,
+    total: u64,
+    observer: &dyn Observer,
+) -> Result<(), CopyError> {
+    match new_serial {
+        Some(kind) => pump(&mut SerialFeed::new(feed, kind, *geometry, observer), sink, total, observer),
+        None => pump(&mut feed, sink, total, observer),
+    }
+}
+
 /// Restores an image. One in a file or on a device is walked first, so that a damaged one overwrites nothing.
-fn restore(source: &SourceName, target: &TargetName, observer: &dyn Observer) -> Result<Losses, RunError> {
+fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Losses, RunError> {
+    let source = &job.source;
     let target = Target::examine(target, source.path())?;
     let mut image = open_image(source)?;
     observer.tell(Event::Image(&image.info));
@@ -187,7 +254,7 @@ fn restore(source: &SourceName, target: &TargetName, observer: &dyn Observer) ->
     }
     into_target(&target, target.open_raw(&geometry)?, observer, |sink| {
         observer.tell(Event::Phase(Phase::Restore));
-        pump(&mut image, sink, total, observer)?;
+        pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
         if !can_be_read_twice {
             tell_of_missing_extra(&image, observer);
         }
@@ -265,6 +332,23 @@ fn warn_of_sector_size(target: &Target, volume: u32, observer: &dyn Observer) {
         observer.tell(Event::Warning(format_args!(
             "the volume has sectors of {volume} bytes, but {} of {device}: Windows will not mount the copy there",
             target.name()
+        )));
+    }
+}
+
+/// Tells how Windows left the volume. It is copied all the same, as ntfsclone does: sleeping Windows or a snapshot are
+/// common, and nothing on the volume is changed.
+fn warn_of_shutdown(volume: &Volume<'_>, usage: &Usage, observer: &dyn Observer) {
+    if usage.hiberfile.is_some_and(|hiberfile| is_hibernated(volume, hiberfile)) {
+        observer.tell(Event::Warning(format_args!(
+            "Windows is hibernated on this volume: what it keeps in memory is missing in the copy; if it still \
+             starts, shut it down with 'shutdown /s /f /t 0' first"
+        )));
+    }
+    if has_unclean_log(volume) {
+        observer.tell(Event::Warning(format_args!(
+            "the volume was not unmounted: $LogFile holds changes that are not in place yet; Windows or \
+             'ntfsfix' brings the copy in order"
         )));
     }
 }

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 
-use ntfsrescue::copy::{Feed, VolumeFeed, pump};
+use ntfsrescue::copy::{Feed, Reader, VolumeFeed, pump};
 use ntfsrescue::extent::{ClusterSet, Extent};
 use ntfsrescue::image::{ImageReader, ImageSink};
 use ntfsrescue::io::raw::RawSink;
@@ -102,7 +102,7 @@ fn the_copy_loop_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let create = |name: &str| File::create(at(name)).unwrap();
-    let volume = || VolumeFeed::new(&BadDisk, &plan, 512, true, &reporter);
+    let volume = || VolumeFeed::new(Reader::new(&BadDisk, 512, true, &reporter), &plan);
 
     let mut raw = RawSink::file(create("raw"), "raw".into(), &geometry);
     assert_copies_without_allocating("clone", &mut volume(), &mut raw);

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use super::table::Table;
 use crate::event::{Event, Observer};
 use crate::io::Source;
+use crate::ntfs::Tolerance;
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::ntfs::volume::{Volume, backup_boot_sector};
 
@@ -173,7 +174,7 @@ fn probe_head(source: &dyn Source, head: &[u8]) -> Option<Content> {
 /// NTFS, also where the boot sector or its neighbours are damaged.
 fn probe_ntfs(source: &dyn Source) -> Option<Content> {
     let uuid = |serial: u64| format!("{serial:016X}");
-    if let Ok(volume) = Volume::open(source, true, &Unheard) {
+    if let Ok(volume) = Volume::open(source, Tolerance::RESCUE, &Unheard) {
         let info = volume.info;
         let content = Content::new(Kind::Ntfs, info.label.as_str().to_owned(), uuid(info.serial));
         return Some(Content { is_dirty: info.is_dirty || info.version.is_none(), ..content });

@@ -6,18 +6,57 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use super::runs::RunDecoder;
 use crate::units::Vcn;
 
-/// Types of attributes that are looked for.
+/// Types of attributes.
 pub mod types {
+    /// `$STANDARD_INFORMATION`: times and flags.
+    pub const STANDARD_INFORMATION: u32 = 0x10;
     /// `$ATTRIBUTE_LIST`: where the others are, if they do not fit into one record.
     pub const ATTRIBUTE_LIST: u32 = 0x20;
+    /// `$FILE_NAME`: parent, times, name.
+    pub const FILE_NAME: u32 = 0x30;
+    /// `$OBJECT_ID`: a name for links to the file.
+    pub const OBJECT_ID: u32 = 0x40;
+    /// `$SECURITY_DESCRIPTOR`: owner and permissions.
+    pub const SECURITY_DESCRIPTOR: u32 = 0x50;
     /// `$VOLUME_NAME`: the label, UTF-16LE.
     pub const VOLUME_NAME: u32 = 0x60;
     /// `$VOLUME_INFORMATION`: version and flags.
     pub const VOLUME_INFORMATION: u32 = 0x70;
     /// `$DATA`.
     pub const DATA: u32 = 0x80;
-    /// `$BITMAP`: of `$MFT`, which records belong to a file.
+    /// `$INDEX_ROOT`: an index, or where its tree begins.
+    pub const INDEX_ROOT: u32 = 0x90;
+    /// `$INDEX_ALLOCATION`: the blocks of an index.
+    pub const INDEX_ALLOCATION: u32 = 0xa0;
+    /// `$BITMAP`: of `$MFT`, which records belong to a file; of an index, which blocks are part of it.
     pub const BITMAP: u32 = 0xb0;
+    /// `$REPARSE_POINT`: a link, or a note for a driver.
+    pub const REPARSE_POINT: u32 = 0xc0;
+    /// `$EA_INFORMATION`: how many extended attributes there are.
+    pub const EA_INFORMATION: u32 = 0xd0;
+    /// `$EA`: extended attributes.
+    pub const EA: u32 = 0xe0;
+    /// `$LOGGED_UTILITY_STREAM`: notes of encryption and of transactions.
+    pub const LOGGED_UTILITY_STREAM: u32 = 0x100;
+
+    /// All that NTFS itself uses.
+    pub const ALL: [u32; 15] = [
+        STANDARD_INFORMATION,
+        ATTRIBUTE_LIST,
+        FILE_NAME,
+        OBJECT_ID,
+        SECURITY_DESCRIPTOR,
+        VOLUME_NAME,
+        VOLUME_INFORMATION,
+        DATA,
+        INDEX_ROOT,
+        INDEX_ALLOCATION,
+        BITMAP,
+        REPARSE_POINT,
+        EA_INFORMATION,
+        EA,
+        LOGGED_UTILITY_STREAM,
+    ];
 }
 
 /// Ends the attributes of a record.
@@ -63,10 +102,18 @@ struct NonResident {
 /// One attribute, or one piece of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Attribute<'a> {
+    /// Offset in the record, in bytes.
+    pub offset: usize,
+    /// Bytes in the record.
+    pub len: usize,
+    /// Offset in the record of the value, or of the encoded runs.
+    pub body_offset: usize,
     /// See [`types`].
     pub kind: u32,
     /// UTF-16LE; empty for most.
     pub name: &'a [u8],
+    /// Offset of the name in the record, if it has one.
+    pub name_offset: usize,
     /// What it holds.
     pub body: Body<'a>,
 }
@@ -151,13 +198,13 @@ impl<'a> Attributes<'a> {
                 .ok_or(wrong("name offset", name_at as u64))?,
         };
         let body_bytes = bytes.get(size_of::<Header>()..).unwrap_or_default();
-        let body = if header.non_resident == 0 {
+        let (body_at, body) = if header.non_resident == 0 {
             let Ok((raw, _)) = Resident::ref_from_prefix(body_bytes) else {
                 return Err(wrong("length", length.into()));
             };
             let at = usize::from(raw.value_offset.get());
             let value = usize::try_from(raw.value_length.get()).ok().and_then(|n| bytes.get(at..)?.get(..n));
-            Body::Resident(value.ok_or(wrong("value length", raw.value_length.get().into()))?)
+            (at, Body::Resident(value.ok_or(wrong("value length", raw.value_length.get().into()))?))
         } else {
             let Ok((raw, _)) = NonResident::ref_from_prefix(body_bytes) else {
                 return Err(wrong("length", length.into()));
@@ -168,16 +215,19 @@ impl<'a> Attributes<'a> {
             }
             let runs_offset = raw.runs_offset.get();
             let runs = bytes.get(usize::from(runs_offset)..);
-            Body::NonResident {
+            let body = Body::NonResident {
                 lowest_vcn: Vcn(lowest),
                 end_vcn: (end != 1).then_some(Vcn(end)),
                 runs: runs.ok_or(wrong("offset of the runs", runs_offset.into()))?,
                 data_size: raw.data_size.get(),
                 initialized_size: raw.initialized_size.get(),
-            }
+            };
+            (runs_offset.into(), body)
         };
         self.offset = offset + bytes.len();
-        Ok(Some(Attribute { kind: header.kind.get(), name, body }))
+        let [body_offset, name_offset] = [body_at, name_at].map(|at| offset + at);
+        let (len, kind) = (bytes.len(), header.kind.get());
+        Ok(Some(Attribute { offset, len, body_offset, kind, name, name_offset, body }))
     }
 }
 

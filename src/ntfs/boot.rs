@@ -3,17 +3,20 @@
 //! Layout and encodings as Windows writes them; `mkntfs` makes the small and large geometries too.
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::units::{Geometry, GeometryError, Lcn};
 
 /// Bytes of the boot sector's structure, whatever the sector size.
 pub const BOOT_SECTOR_LEN: usize = 512;
 
+/// Bytes of an index block on every volume that Windows makes.
+const INDEX_BLOCK_SIZE: u32 = 4096;
+
 /// Largest MFT or index record that is taken seriously: the largest cluster.
 const MAX_RECORD_SIZE: u64 = 2 << 20;
 
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Layout {
     jump: [u8; 3],
@@ -56,6 +59,8 @@ pub struct BootSector {
     pub mftmirr_lcn: Lcn,
     /// Bytes in an MFT record: a power of two, at least 512.
     pub record_size: u32,
+    /// Bytes in a block of an index: a power of two, at least 512. Where the field makes no sense, what Windows takes.
+    pub index_block_size: u32,
     /// The volume's serial number.
     pub serial: u64,
 }
@@ -140,8 +145,17 @@ impl BootSector {
             mft_lcn: Lcn(raw.mft_lcn.get()),
             mftmirr_lcn: Lcn(raw.mftmirr_lcn.get()),
             record_size,
+            index_block_size: self::record_size(raw.clusters_per_index_record, cluster_size)
+                .unwrap_or(INDEX_BLOCK_SIZE),
             serial: raw.serial.get(),
         })
+    }
+
+    /// Puts another serial number into the bytes of a boot sector.
+    pub fn set_serial(bytes: &mut [u8], serial: u64) {
+        if let Ok((raw, _)) = Layout::mut_from_prefix(bytes) {
+            raw.serial = serial.into();
+        }
     }
 
     /// The volume's shape on a device of `device_size` bytes. A part of a cluster at the end does not count.

@@ -4,7 +4,7 @@ use super::attr::{Attribute, Body, listed_pieces, types};
 use super::boot::BootSector;
 use super::record::{Fault, Record, fix, mft_no_of};
 use super::runs::RunList;
-use super::{Error, is_final, mft_no};
+use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
 use crate::io::{ReadError, Source};
 use crate::units::{Geometry, Lcn};
@@ -91,18 +91,18 @@ pub struct Stream {
 }
 
 impl Mft {
-    /// Finds `$MFT` from its record 0, through its attribute list and extension records if it has any. With
-    /// `salvage` (`--rescue`) a record 0 that cannot be used is taken from `$MFTMirr`, and an `$MFT` that cannot be
+    /// Finds `$MFT` from its record 0, through its attribute list and extension records if it has any. As
+    /// far as `tolerance` goes, a record 0 that cannot be used is taken from `$MFTMirr`, and an `$MFT` that cannot be
     /// found to its end is used as far as it goes, both with a warning.
     pub fn open(
         source: &dyn Source,
         geometry: Geometry,
         boot: &BootSector,
-        salvage: bool,
+        tolerance: Tolerance,
         observer: &dyn Observer,
     ) -> Result<Mft, Error> {
         let record_size = boot.record_size as usize;
-        let mirror_pos = geometry.pos_within(boot.mftmirr_lcn).filter(|_| salvage);
+        let mirror_pos = geometry.pos_within(boot.mftmirr_lcn).filter(|_| tolerance.damage);
         let mut mft = Mft {
             geometry,
             record_size,
@@ -112,7 +112,7 @@ impl Mft {
             is_partial: false,
         };
         let start = mft.first_runs(source, boot.mft_lcn).or_else(|error| {
-            if !salvage || is_final(&error) {
+            if !tolerance.forgives(&error) {
                 return Err(error);
             }
             observer.tell(Event::Warning(format_args!("{error}; using its copy in $MFTMirr")));
@@ -143,7 +143,7 @@ impl Mft {
         let found = mft.runs.end().0.saturating_mul(geometry.cluster_size.into());
         let short = (found < wanted).then_some(Error::ShortMft { found, wanted });
         for error in incomplete.into_iter().chain(short) {
-            if !salvage || is_final(&error) {
+            if !tolerance.forgives(&error) {
                 return Err(error);
             }
             observer.tell(Event::Warning(format_args!("$MFT may be known only in part: {error}")));
@@ -194,8 +194,8 @@ impl Mft {
         self.runs.read_at(source, &self.geometry, offset, buf).map_err(Fault::Unreadable)
     }
 
-    /// Reads and checks one record; `buf` holds as many bytes as a record has. With `--rescue` the copy in
-    /// `$MFTMirr` stands in for one that cannot be used.
+    /// Reads and checks one record; `buf` holds as many bytes as a record has. Where damage is
+    /// tolerated the copy in `$MFTMirr` stands in for one that cannot be used.
     pub fn read<'b>(&self, source: &dyn Source, mft_no: u64, buf: &'b mut [u8]) -> Result<Record<'b>, Fault> {
         if let Err(fault) = self.read_raw(source, mft_no, buf).and_then(|()| fix(buf)) {
             return self.read_mirrored(source, mft_no, buf).ok_or(fault);

@@ -2,7 +2,8 @@
 //!
 //! Nothing is mounted and nothing is written. The layers, from below: [`boot`], [`record`], [`attr`] and [`runs`]
 //! each decode one structure; [`mft`] finds records and the values of attributes; [`volume`] opens a volume;
-//! [`scan`] finds its used clusters. Numbers on disk are taken for hostile: each is checked before it is used,
+//! [`scan`] finds its used clusters, [`metadata`] what those of them hold that are not file contents, and [`wipe`]
+//! takes out of that what is private. Numbers on disk are taken for hostile: each is checked before it is used,
 //! and damage to one record is a value to be told, not a reason to stop. The structures are as Windows writes
 //! them; names are those of the public NTFS documentation.
 
@@ -10,11 +11,15 @@ use crate::io::{Loss, ReadError};
 
 pub mod attr;
 pub mod boot;
+pub mod fixup;
+pub mod metadata;
 pub mod mft;
 pub mod record;
 pub mod runs;
 pub mod scan;
+pub mod shutdown;
 pub mod volume;
+pub mod wipe;
 
 pub use volume::{NtfsInfo, Volume};
 
@@ -22,12 +27,20 @@ pub use volume::{NtfsInfo, Volume};
 pub mod mft_no {
     /// `$MFT`
     pub const MFT: u64 = 0;
+    /// `$MFTMirr`
+    pub const MFT_MIRR: u64 = 1;
+    /// `$LogFile`
+    pub const LOG_FILE: u64 = 2;
     /// `$Volume`
     pub const VOLUME: u64 = 3;
+    /// The root folder.
+    pub const ROOT: u64 = 5;
     /// `$Bitmap`
     pub const BITMAP: u64 = 6;
     /// `$BadClus`
     pub const BAD_CLUS: u64 = 8;
+    /// `$Extend`, the last one whose contents are all metadata.
+    pub const EXTEND: u64 = 11;
 }
 
 /// Why a volume cannot be opened or scanned.
@@ -101,6 +114,9 @@ pub enum Error {
         /// Clusters of the volume.
         nr_clusters: u64,
     },
+    /// Whoever watches the job asked it to end.
+    #[error("interrupted")]
+    Stopped,
     /// `$Bitmap` and the MFT disagree.
     #[error(
         "$Bitmap and the MFT disagree about {} clusters ({}): run 'chkdsk /f' on Windows and reboot it \
@@ -120,10 +136,29 @@ impl Error {
     }
 }
 
-/// Does the error concern the whole disk, so that looking elsewhere on it is of no use?
-fn is_final(error: &Error) -> bool {
-    error.read().is_some_and(|read| matches!(read.loss(), Loss::Gone))
-        || matches!(error, Error::Boot { cause: boot::BootError::BitLocker, .. })
+/// What a job puts up with: then it is told and counted, and the job goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tolerance {
+    /// Places that cannot be read (`--rescue`).
+    pub bad_areas: bool,
+    /// Structures that make no sense or contradict each other (`--rescue`, `--ignore-fs-check`).
+    pub damage: bool,
+}
+
+impl Tolerance {
+    /// All that can be put up with.
+    pub const RESCUE: Tolerance = Tolerance { bad_areas: true, damage: true };
+
+    /// Does the job go on in spite of this error? Not where it concerns the whole disk, so that looking elsewhere on
+    /// it is of no use.
+    pub fn forgives(&self, error: &Error) -> bool {
+        match error.read().map(ReadError::loss) {
+            Some(loss) => self.bad_areas && loss != Loss::Gone,
+            None if matches!(error, Error::Stopped) => false,
+            None if matches!(error, Error::Boot { cause: boot::BootError::BitLocker, .. }) => false,
+            None => self.damage,
+        }
+    }
 }
 
 /// A place for messages, where it is known.

@@ -1,16 +1,11 @@
-//! MFT records: the header, and the fixups that show whether a record was written whole.
-//!
-//! The last two bytes of each 512 bytes of a record (of the record, whatever the disk's sectors are) hold the
-//! record's update sequence number; the bytes that belong there are kept in an array in the header.
+//! MFT records: the header, and what can be wrong with one.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::attr::Attributes;
+use super::fixup::{Fixups, STRIDE, Torn};
 use crate::io::ReadError;
-
-/// Bytes that one entry of the update sequence array protects.
-const STRIDE: usize = 512;
 
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -58,18 +53,16 @@ pub struct Record<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// No record was ever written here.
-    #[error("no MFT record: begins with {0:02x?}, wanted \"FILE\"")]
-    NotARecord([u8; 4]),
-    /// A sector of it is older or newer than the others.
-    #[error("update sequence mismatch in sector {sector} (found {found:04x}, wanted {wanted:04x})")]
-    Torn {
-        /// Number of the 512 bytes, from the record's start.
-        sector: usize,
-        /// The bytes at their end.
-        found: u16,
-        /// The record's update sequence number.
-        wanted: u16,
+    #[error("no record: begins with {found:02x?}, wanted {wanted:?}")]
+    NotARecord {
+        /// Its first bytes.
+        found: [u8; 4],
+        /// What such a record begins with.
+        wanted: &'static str,
     },
+    /// A sector of it is older or newer than the others.
+    #[error(transparent)]
+    Torn(#[from] Torn),
     /// A field of its header is impossible.
     #[error("{field} is {found}, which does not fit a record of {record_size} bytes")]
     Header {
@@ -148,54 +141,38 @@ impl<'a> Record<'a> {
 /// Says of bytes that [`Record::parse`] refused whether they claim to belong to a file that exists: the flags are
 /// far from any stride's end, so that they are whole as long as the first sector is.
 pub fn claims_in_use(bytes: &[u8]) -> bool {
-    Layout::ref_from_prefix(bytes).is_ok_and(|(raw, _)| {
-        (&raw.magic == b"FILE" || &raw.magic == b"BAAD") && raw.flags.get() & IN_USE != 0
-    })
+    matches!(bytes.first_chunk(), Some(b"FILE" | b"BAAD")) && is_marked_in_use(bytes)
+}
+
+/// Says of the bytes of a record, also of a damaged one, whether they are marked as belonging to a file that exists.
+pub(super) fn is_marked_in_use(bytes: &[u8]) -> bool {
+    Layout::ref_from_prefix(bytes).is_ok_and(|(raw, _)| raw.flags.get() & IN_USE != 0)
+}
+
+/// Says of the bytes of a record, also of a damaged one, where the attributes begin and where what is in use ends.
+pub(super) fn extent_of_attributes(bytes: &[u8]) -> (usize, usize) {
+    Layout::ref_from_prefix(bytes)
+        .map_or((0, 0), |(raw, _)| (raw.attrs_offset.get().into(), raw.bytes_in_use.get() as usize))
 }
 
 /// Checks that `bytes` begin like a record and were written whole, and applies the fixups.
 pub fn fix(bytes: &mut [u8]) -> Result<(), Fault> {
-    let record_size = bytes.len();
-    let impossible = |field, found: u32| Fault::Header { field, found, record_size };
-    let (usa_offset, usa_count) = match Layout::ref_from_prefix(bytes) {
-        Ok((raw, _)) if &raw.magic == b"FILE" || &raw.magic == b"BAAD" => {
-            (raw.usa_offset.get(), raw.usa_count.get())
+    let fixups = fixups(bytes)?;
+    match fixups.first_torn(bytes) {
+        Some(torn) => Err(torn.into()),
+        None => {
+            fixups.apply(bytes, bytes.len() / STRIDE);
+            Ok(())
         }
-        Ok((raw, _)) => return Err(Fault::NotARecord(raw.magic)),
-        Err(_) => return Err(impossible("record size", 0)),
-    };
-    let array = usize::from(usa_offset)..usize::from(usa_offset) + 2 * usize::from(usa_count);
-    if usize::from(usa_count) != record_size / STRIDE + 1 {
-        return Err(impossible("size of the update sequence array", usa_count.into()));
     }
-    if array.start < size_of::<Layout>() || array.end > record_size {
-        return Err(impossible("offset of the update sequence array", usa_offset.into()));
-    }
-    apply_fixups(bytes, array)
 }
 
-/// Checks the last two bytes of each stride and puts those from the array in their place; on a mismatch the bytes
-/// stay as they were.
-fn apply_fixups(bytes: &mut [u8], array: std::ops::Range<usize>) -> Result<(), Fault> {
-    let entry = |bytes: &[u8], i: usize| -> [u8; 2] {
-        let at = array.start + 2 * i;
-        bytes.get(at..at + 2).and_then(|two| two.try_into().ok()).unwrap_or_default()
-    };
-    let wanted = u16::from_le_bytes(entry(bytes, 0));
-    for (sector, stride) in bytes.chunks_exact(STRIDE).enumerate() {
-        let found = stride.last_chunk().map_or(0, |two| u16::from_le_bytes(*two));
-        if found != wanted {
-            return Err(Fault::Torn { sector, found, wanted });
-        }
+/// Checks that `bytes` begin like a record, and finds its fixups.
+pub(super) fn fixups(bytes: &[u8]) -> Result<Fixups, Fault> {
+    match bytes.first_chunk() {
+        Some(b"FILE" | b"BAAD") => Fixups::find(bytes, size_of::<Layout>()),
+        found => Err(Fault::NotARecord { found: found.copied().unwrap_or_default(), wanted: "FILE" }),
     }
-    for sector in 0..bytes.len() / STRIDE {
-        let kept = entry(bytes, sector + 1);
-        let end = (sector + 1) * STRIDE;
-        if let Some(two) = bytes.get_mut(end - 2..end) {
-            two.copy_from_slice(&kept);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -245,7 +222,7 @@ mod tests {
             bytes[at] = value;
             Record::parse(&mut bytes).unwrap_err().to_string()
         };
-        assert!(fault(0, b'X').starts_with("no MFT record"));
+        assert!(fault(0, b'X').starts_with("no record: begins with"));
         assert!(fault(6, 4).starts_with("size of the update sequence array is 4"));
         assert!(fault(5, 0xff).starts_with("offset of the update sequence array"));
         assert!(fault(0x19, 0xff).starts_with("number of bytes in use"));

@@ -95,6 +95,11 @@ impl<'a> RunDecoder<'a> {
         RunDecoder { list, at: 0, vcn: first_vcn.0, lcn: 0, end_vcn, nr_clusters, done: false }
     }
 
+    /// Offset in the list of what comes next: in the end, of the byte behind the last run.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     fn decode(&mut self) -> Result<Option<Run>, RunError> {
         let at = self.at;
         // The list may end with the attribute instead of with a zero byte.

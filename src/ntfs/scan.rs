@@ -6,11 +6,12 @@
 
 use std::fmt;
 
-use super::attr::{Attribute, types};
+use super::attr::{Attribute, Body, types};
+use super::metadata::Collector;
 use super::mft::Value;
 use super::record::{Fault, Record, claims_in_use, mft_no_of};
 use super::volume::Volume;
-use super::{Error, is_final, mft_no};
+use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer, Phase};
 use crate::extent::{ClusterSet, Difference, Extent};
 use crate::io::buffer::AlignedBuf;
@@ -33,6 +34,10 @@ pub struct Usage {
     pub used: ClusterSet,
     /// How many.
     pub nr_used: u64,
+    /// MFT records in use.
+    pub nr_records_in_use: u64,
+    /// The record of the file in which Windows keeps its memory while it sleeps, if there is one.
+    pub hiberfile: Option<u64>,
     /// Records of files, and other structures, that could not be used.
     pub nr_damaged: u64,
 }
@@ -67,13 +72,11 @@ impl fmt::Display for Mismatches {
 
 struct Scan<'v> {
     volume: &'v Volume<'v>,
-    /// `--rescue`: whatever cannot be read or makes no sense is told and left out.
-    salvage: bool,
+    /// What is told and left out instead of ending the scan.
+    tolerance: Tolerance,
     observer: &'v dyn Observer,
     used: ClusterSet,
     mismatches: Mismatches,
-    /// The runs contradict each other so much that all clusters are taken.
-    is_hopeless: bool,
     /// Records that belong to a file, as `$MFT`'s own bitmap says.
     allocated: ClusterSet,
     /// Base records in use, or of unknown state.
@@ -83,24 +86,36 @@ struct Scan<'v> {
     /// Extension records that come before their base record.
     deferred: ClusterSet,
     bad_clusters: ClusterSet,
+    /// Gathers what is metadata, if that is asked for.
+    collector: Option<&'v mut Collector>,
+    nr_in_use: u64,
+    hiberfile: Option<u64>,
     nr_damaged: u64,
 }
 
-/// Finds the clusters in use and checks them. Clusters that `$BadClus` lists are not among them. With `salvage`
-/// (`--rescue`) nothing but the loss of the whole disk ends the scan: what is wrong is told and counted.
-pub fn scan(volume: &Volume<'_>, salvage: bool, observer: &dyn Observer) -> Result<Usage, Error> {
+/// Finds the clusters in use and checks them. Clusters that `$BadClus` lists are not among them. What
+/// `tolerance` covers is told and counted, and does not end the scan. A collector takes the attributes of all files
+/// on the way.
+pub fn scan<'v>(
+    volume: &'v Volume<'v>,
+    tolerance: Tolerance,
+    collector: Option<&'v mut Collector>,
+    observer: &'v dyn Observer,
+) -> Result<Usage, Error> {
     let mut scan = Scan {
         volume,
-        salvage,
+        tolerance,
         observer,
         used: ClusterSet::new(volume.info.geometry.nr_clusters),
         mismatches: Mismatches::default(),
-        is_hopeless: false,
         allocated: allocated_records(volume),
         bases: ClusterSet::new(volume.mft.nr_records()),
         last_base: None,
         deferred: ClusterSet::new(volume.mft.nr_records()),
         bad_clusters: ClusterSet::new(volume.info.geometry.nr_clusters),
+        collector,
+        nr_in_use: 0,
+        hiberfile: None,
         nr_damaged: 0,
     };
     observer.tell(Event::Phase(Phase::Scan));
@@ -120,6 +135,9 @@ impl Scan<'_> {
         let per_read = (buf.bytes().len() / record_size) as u64;
         let mut first = 0;
         while first < nr_records {
+            if self.observer.wants_stop() {
+                return Err(Error::Stopped);
+            }
             let n = per_read.min(nr_records - first);
             let chunk = buf.bytes_mut().get_mut(..n as usize * record_size).unwrap_or_default();
             let swept = self.or_bad(mft.read_raw(self.volume.source, first, chunk))?;
@@ -182,7 +200,7 @@ impl Scan<'_> {
         Error::Record { mft_no, pos: self.volume.mft.record_pos(mft_no), fault }
     }
 
-    /// Tells of a record in use that cannot be used; without `--rescue` the end.
+    /// Tells of a record in use that cannot be used; where that is not tolerated, the end.
     fn lose(&mut self, mft_no: u64, fault: Fault) -> Result<(), Error> {
         self.tolerate(self.record_error(mft_no, fault))?;
         self.claim_copy(mft_no)
@@ -198,9 +216,9 @@ impl Scan<'_> {
         }
     }
 
-    /// With `--rescue` a warning and a count, else the end.
+    /// A warning and a count where it is tolerated, else the end.
     fn tolerate(&mut self, error: Error) -> Result<(), Error> {
-        if !self.salvage {
+        if !self.tolerance.forgives(&error) {
             return Err(error);
         }
         self.observer.tell(Event::Warning(format_args!("{error}")));
@@ -239,7 +257,7 @@ impl Scan<'_> {
         if !self.bases.contains(mft_no_of(reference)) {
             return false;
         }
-        if self.salvage {
+        if self.tolerance.bad_areas {
             return true;
         }
         if let Some((_, current)) = self.last_base.filter(|(last, _)| *last == reference) {
@@ -255,9 +273,18 @@ impl Scan<'_> {
     /// Adds the clusters of all attributes of a record.
     fn claim(&mut self, mft_no: u64, record: &Record<'_>) -> Result<(), Error> {
         let base = record.base_mft_no().unwrap_or(mft_no);
+        self.nr_in_use += 1;
         for attribute in record.attributes() {
             match attribute {
-                Ok(attribute) => self.claim_runs(mft_no, base, &attribute)?,
+                Ok(attribute) => {
+                    self.claim_runs(mft_no, base, &attribute)?;
+                    if let Some(collector) = &mut self.collector {
+                        collector.take(base, &attribute);
+                    }
+                    if is_hiberfile(&attribute) {
+                        self.hiberfile = Some(base);
+                    }
+                }
                 Err(cause) => self.tolerate(Error::Attr { mft_no, cause })?,
             }
         }
@@ -286,12 +313,11 @@ impl Scan<'_> {
     }
 
     /// More clusters are claimed twice than the volume has: no bitmap makes sense of that, and going on could take for
-    /// ever. With `--rescue` every cluster is in use.
+    /// ever. Where that is tolerated every cluster is in use.
     fn give_up_accounting(&mut self) -> Result<(), Error> {
-        if !self.salvage {
+        if !self.tolerance.damage {
             return Err(Error::Mismatch(self.mismatches));
         }
-        self.is_hopeless = true;
         self.used.insert_extent(Extent { lcn: Lcn(0), len: u64::MAX });
         Ok(())
     }
@@ -311,6 +337,9 @@ impl Scan<'_> {
         let end = wanted.min(found);
         let mut at = 0;
         while at < end {
+            if self.observer.wants_stop() {
+                return Err(Error::Stopped);
+            }
             let n = (end - at).min(SWEEP as u64) as usize;
             let piece = buf.bytes_mut().get_mut(..n).unwrap_or_default();
             match bitmap.read_at(*source, &info.geometry, at, piece) {
@@ -335,7 +364,7 @@ impl Scan<'_> {
         piece: &mut [u8],
         error: ReadError,
     ) -> Result<(), Error> {
-        if !self.salvage || error.loss() != Loss::BadArea {
+        if !self.tolerance.bad_areas || error.loss() != Loss::BadArea {
             return Err(error.into());
         }
         let Volume { source, info, .. } = self.volume;
@@ -367,9 +396,9 @@ impl Scan<'_> {
         });
     }
 
-    /// With `--rescue` every cluster whose bit, from byte `at` of `$Bitmap` on, cannot be had is in use.
+    /// Every cluster whose bit, from byte `at` of `$Bitmap` on, cannot be had is in use, where that is tolerated.
     fn without_bitmap(&mut self, error: Error, at: u64) -> Result<(), Error> {
-        if !self.salvage || is_final(&error) {
+        if !self.tolerance.forgives(&error) {
             return Err(error);
         }
         self.observer.tell(Event::Warning(format_args!("{error}; every cluster it should cover is taken")));
@@ -381,7 +410,7 @@ impl Scan<'_> {
     fn conclude(mut self) -> Result<Usage, Error> {
         if self.mismatches.total() > 0 {
             let error = Error::Mismatch(self.mismatches);
-            if !self.salvage {
+            if !self.tolerance.damage {
                 return Err(error);
             }
             self.observer.tell(Event::Warning(format_args!(
@@ -393,9 +422,28 @@ impl Scan<'_> {
         for extent in self.bad_clusters.extents() {
             self.used.remove_extent(extent);
         }
-        let nr_used = self.used.count();
-        Ok(Usage { used: self.used, nr_used, nr_damaged: self.nr_damaged })
+        Ok(Usage {
+            nr_used: self.used.count(),
+            used: self.used,
+            nr_records_in_use: self.nr_in_use,
+            hiberfile: self.hiberfile,
+            nr_damaged: self.nr_damaged,
+        })
     }
+}
+
+/// Where Windows keeps its memory while it sleeps: a file of this name in the root folder, UTF-16LE and as long.
+const HIBERFILE: &[u8] = b"h\0i\0b\0e\0r\0f\0i\0l\0.\0s\0y\0s\0";
+
+/// Is this the name of the file with Windows's memory? The value is: reference of the folder, 56 bytes of times and
+/// sizes, length of the name in units, its kind, the name.
+fn is_hiberfile(attribute: &Attribute<'_>) -> bool {
+    const NAME: usize = 66;
+    let Body::Resident(value) = attribute.body else { return false };
+    let folder = value.first_chunk().map(|folder| mft_no_of(u64::from_le_bytes(*folder)));
+    attribute.kind == types::FILE_NAME
+        && folder == Some(mft_no::ROOT)
+        && value.get(NAME..).is_some_and(|name| name.eq_ignore_ascii_case(HIBERFILE))
 }
 
 /// The records that `$MFT`'s own bitmap counts as a file's; as far as it can be read.

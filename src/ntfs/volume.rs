@@ -5,7 +5,7 @@ use std::io;
 use super::attr::types;
 use super::boot::{BOOT_SECTOR_LEN, BootSector};
 use super::mft::{Mft, Value};
-use super::{Error, is_final, mft_no};
+use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
 use crate::io::{ReadError, Source};
 use crate::units::Geometry;
@@ -38,6 +38,8 @@ pub struct Volume<'a> {
     pub mft: Mft,
     /// What it says of itself.
     pub info: NtfsInfo,
+    /// Bytes in a block of an index that does not say otherwise.
+    pub index_block_size: u32,
     /// Structures that could not be used on the way.
     pub nr_damaged: u64,
 }
@@ -46,14 +48,18 @@ pub struct Volume<'a> {
 const DIRTY: u8 = 1;
 
 impl<'a> Volume<'a> {
-    /// Opens the volume that `source` begins with. With `salvage` (`--rescue`) the copies of the boot sector and of
+    /// Opens the volume that `source` begins with. As far as `tolerance` goes, the copies of the boot sector and of
     /// `$MFT`'s record stand in where the originals cannot be used, and a `$Volume` that cannot be read is left
     /// out, each with a warning.
-    pub fn open(source: &'a dyn Source, salvage: bool, observer: &dyn Observer) -> Result<Volume<'a>, Error> {
+    pub fn open(
+        source: &'a dyn Source,
+        tolerance: Tolerance,
+        observer: &dyn Observer,
+    ) -> Result<Volume<'a>, Error> {
         let mut nr_damaged = 0;
         let boot = match read_boot_sector(source, 0) {
             Ok(boot) => boot,
-            Err(error) if salvage && !is_final(&error) => {
+            Err(error) if tolerance.forgives(&error) => {
                 let backup = backup_boot_sector(source).ok_or_else(|| {
                     observer.tell(Event::Warning(format_args!("no backup boot sector in the last sector")));
                 });
@@ -65,7 +71,7 @@ impl<'a> Volume<'a> {
             Err(error) => return Err(error),
         };
         let geometry = boot.geometry(source.len())?;
-        let mft = Mft::open(source, geometry, &boot, salvage, observer)?;
+        let mft = Mft::open(source, geometry, &boot, tolerance, observer)?;
         nr_damaged += u64::from(mft.is_partial());
         let info = NtfsInfo {
             geometry,
@@ -75,9 +81,10 @@ impl<'a> Volume<'a> {
             label: Label::new(),
             serial: boot.serial,
         };
-        let mut volume = Volume { source, mft, info, nr_damaged };
+        let index_block_size = boot.index_block_size;
+        let mut volume = Volume { source, mft, info, index_block_size, nr_damaged };
         match volume.read_volume_record() {
-            Err(error) if salvage && !is_final(&error) => {
+            Err(error) if tolerance.forgives(&error) => {
                 observer.tell(Event::Warning(format_args!("version and dirty flag unknown: {error}")));
                 volume.nr_damaged += 1;
             }

@@ -84,11 +84,6 @@ fn conflicting_options() {
         ("--bogus -o new volume", "unexpected argument '--bogus'"),
         ("-x -o new volume", "unexpected argument '-x'"),
         ("-o", "a value is required for '--output"),
-        // What comes with a later version is refused, not ignored.
-        ("-m -o new volume", "--metadata is not available in this version"),
-        ("-ms -o new volume", "--metadata is not available in this version"),
-        ("--new-serial -o new volume", "--new-serial is not available in this version"),
-        ("--new-half-serial -r -o new image", "--new-half-serial is not available in this version"),
     ] {
         scene.refuses(args, message);
     }

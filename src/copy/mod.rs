@@ -1,7 +1,7 @@
 //! The pump: one thread reads, this one writes, over a fixed ring of buffers.
 //!
-//! What is read comes from a [`Feed`]: a volume through the rescue engine, or an image. Once the ring is made the
-//! loop allocates nothing.
+//! What is read comes from a [`Feed`]: a volume through the rescue engine, whole ([`VolumeFeed`]) or without what is
+//! private ([`MetadataFeed`]), or an image. Once the ring is made the loop allocates nothing.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -9,10 +9,14 @@ use crate::event::{Event, Observer};
 use crate::extent::ByteRange;
 use crate::image::{ImageError, ImageReader};
 use crate::io::buffer::AlignedBuf;
-use crate::io::{Loss, ReadError, Sink, Source, WriteError};
-use crate::plan::Plan;
-use crate::rescue::mark::mark_lost;
-use crate::rescue::{Engine, Outcome, ReadSizes, Verdict};
+use crate::io::{ReadError, Sink, WriteError};
+use crate::ntfs::record::Fault;
+
+mod metadata;
+mod volume;
+
+pub use metadata::MetadataFeed;
+pub use volume::{Reader, VolumeFeed};
 
 /// Buffers in the ring: one is filled, one is written, one evens out.
 const NR_BUFFERS: usize = 3;
@@ -20,21 +24,38 @@ const NR_BUFFERS: usize = 3;
 /// Bytes in a buffer, and of a read as long as all goes well.
 pub const BUFFER: usize = 1 << 20;
 
-/// Bytes of a block read with `--rescue`: what is read again sector by sector if it fails.
-const RESCUE_BLOCK: u64 = 64 << 10;
-
 /// Why a copy ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The source cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A piece of metadata makes no sense.
+    #[error(
+        "{what} of MFT record {mft_no} at byte {pos:#x}: {fault}; --ignore-fs-check and --rescue go on, without it"
+    )]
+    Structure {
+        /// Name of the structure.
+        what: &'static str,
+        /// The base record that it belongs to.
+        mft_no: u64,
+        /// Its first byte on the volume.
+        pos: u64,
+        /// What is wrong with it.
+        fault: Fault,
+    },
     /// The image cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The target cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The kernel has no random numbers.
+    #[error("cannot get a random serial number: {0}")]
+    Random(#[from] getrandom::Error),
+    /// Whoever watches the job asked it to end.
+    #[error("interrupted")]
+    Stopped,
 }
 
 impl CopyError {
@@ -53,63 +74,9 @@ pub trait Feed: Send {
     fn next(&mut self, buf: &mut [u8]) -> Result<Option<ByteRange>, CopyError>;
 }
 
-/// The used clusters of a volume.
-pub struct VolumeFeed<'a, R> {
-    source: &'a dyn Source,
-    engine: Engine<R>,
-    /// Go on after bad sectors?
-    rescue: bool,
-    /// The volume's sector size, for the marks.
-    sector_size: u32,
-    observer: &'a dyn Observer,
-    lost: u64,
-}
-
-impl<'a> VolumeFeed<'a, ()> {
-    /// Reads what `plan` names. With `rescue` a sector that cannot be read is marked and told of, else the first
-    /// error ends the copy.
-    pub fn new(
-        source: &'a dyn Source,
-        plan: &'a Plan,
-        sector_size: u32,
-        rescue: bool,
-        observer: &'a dyn Observer,
-    ) -> VolumeFeed<'a, impl Iterator<Item = ByteRange> + Send + 'a> {
-        let block = if rescue { RESCUE_BLOCK } else { BUFFER as u64 };
-        let sizes = ReadSizes { block, sector: source.sector_size().into() };
-        let engine = Engine::new(plan.ranges(), sizes);
-        VolumeFeed { source, engine, rescue, sector_size, observer, lost: 0 }
-    }
-}
-
-impl<R> VolumeFeed<'_, R> {
-    /// Bytes that could not be read and are marked.
-    pub fn lost(&self) -> u64 {
-        self.lost
-    }
-}
-
-impl<R: Iterator<Item = ByteRange> + Send> Feed for VolumeFeed<'_, R> {
+impl<F: Feed + ?Sized> Feed for &mut F {
     fn next(&mut self, buf: &mut [u8]) -> Result<Option<ByteRange>, CopyError> {
-        while let Some(range) = self.engine.next_read() {
-            let data = buf.get_mut(..range.len as usize).unwrap_or_default();
-            let outcome = match self.source.read_at(range.pos, data) {
-                Ok(()) => Outcome::Good,
-                Err(error) if self.rescue && error.loss() == Loss::BadArea => Outcome::Bad,
-                Err(error) => return Err(error.into()),
-            };
-            match self.engine.done(outcome) {
-                Verdict::Keep => return Ok(Some(range)),
-                Verdict::Retry => {}
-                Verdict::Lost => {
-                    mark_lost(range.pos, data, self.sector_size);
-                    self.lost += range.len;
-                    self.observer.tell(Event::Lost { pos: range.pos, len: range.len });
-                    return Ok(Some(range));
-                }
-            }
-        }
-        Ok(None)
+        (**self).next(buf)
     }
 }
 
@@ -186,6 +153,9 @@ pub fn pump<F: Feed>(
         let reader = scope.spawn(move || {
             let _closes = CloseOnDrop(full);
             while let Some(mut buf) = empty.pop() {
+                if observer.wants_stop() {
+                    return Err(CopyError::Stopped);
+                }
                 match feed.next(buf.bytes_mut())? {
                     Some(range) => full.push((range, buf)),
                     None => break,

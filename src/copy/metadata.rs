@@ -1,0 +1,259 @@
+//! Feeding the pump with a volume's metadata, in the order of the clusters and wiped before it goes on.
+//!
+//! A record or block is wiped as one, also where it lies in several runs: then it is read once for each of them, and
+//! each time the part that lies in that run goes on.
+
+use super::{CopyError, Feed, Reader};
+use crate::event::{Event, Observer};
+use crate::extent::ByteRange;
+use crate::ntfs::boot::BootSector;
+use crate::ntfs::metadata::{Content, Metadata, Piece, Stream};
+use crate::ntfs::record::Fault;
+use crate::ntfs::wipe::{self, Wiped, Wiping, index, log};
+use crate::ntfs::{NtfsInfo, Tolerance, mft_no};
+use crate::units::Geometry;
+
+/// The metadata of a volume, wiped.
+pub struct MetadataFeed<'a> {
+    reader: Reader<'a>,
+    metadata: &'a Metadata,
+    geometry: Geometry,
+    /// Bytes in a sector of the volume.
+    sector_size: u32,
+    tolerance: Tolerance,
+    observer: &'a dyn Observer,
+    wiper: Wiper,
+    /// What is read next: a piece, and the byte of the volume. Behind the last piece comes the extra cluster.
+    piece: usize,
+    pos: u64,
+    /// A unit that is put together from several runs.
+    unit: Vec<u8>,
+    /// What could not be read of the bytes at hand; the first byte is 0 there.
+    lost: Vec<ByteRange>,
+    nr_damaged: u64,
+}
+
+/// Wipes units, and counts.
+struct Wiper {
+    wiping: Wiping,
+    wiped: Wiped,
+    /// What the second copy of a record held: not counted again.
+    copies: Wiped,
+    scratch: Vec<u8>,
+}
+
+impl<'a> MetadataFeed<'a> {
+    /// Reads and wipes `metadata`. Of what is torn or makes no sense only what lies before the damage goes on, the rest
+    /// is zeros; where `tolerance` does not cover that, it ends the copy.
+    pub fn new(
+        reader: Reader<'a>,
+        metadata: &'a Metadata,
+        info: &NtfsInfo,
+        wiping: Wiping,
+        tolerance: Tolerance,
+        observer: &'a dyn Observer,
+    ) -> MetadataFeed<'a> {
+        let largest = metadata.streams().iter().map(|stream| stream.unit as usize).max().unwrap_or(0);
+        let wiper =
+            Wiper { wiping, wiped: Wiped::default(), copies: Wiped::default(), scratch: vec![0; largest] };
+        MetadataFeed {
+            reader,
+            metadata,
+            geometry: info.geometry,
+            sector_size: info.sector_size,
+            tolerance,
+            observer,
+            wiper,
+            piece: 0,
+            pos: 0,
+            unit: vec![0; largest],
+            lost: Vec::with_capacity(super::BUFFER / 512),
+            nr_damaged: 0,
+        }
+    }
+
+    /// Bytes that could not be read and are marked.
+    pub fn lost(&self) -> u64 {
+        self.reader.lost()
+    }
+
+    /// Structures that could not be wiped as what they should be; MFT records are not among them, the scan counts those.
+    pub fn nr_damaged(&self) -> u64 {
+        self.nr_damaged
+    }
+
+    /// What was wiped.
+    pub fn wiped(&self) -> Wiped {
+        self.wiper.wiped
+    }
+
+    /// The next bytes of a piece.
+    fn next_of(&mut self, piece: &Piece, stream: &Stream, buf: &mut [u8]) -> Result<ByteRange, CopyError> {
+        let cluster_size = u64::from(self.geometry.cluster_size);
+        let piece_pos = self.geometry.pos(piece.lcn);
+        let left = piece_pos + piece.len * cluster_size - self.pos;
+        let offset = piece.vcn.0 * cluster_size + (self.pos - piece_pos);
+        let unit = u64::from(stream.unit);
+        let into_unit = offset % unit;
+        let room = left.min(buf.len() as u64) / unit * unit;
+        let len = if into_unit == 0 && room > 0 {
+            let range = ByteRange { pos: self.pos, len: room };
+            let data = buf.get_mut(..room as usize).unwrap_or_default();
+            self.lost.clear();
+            if stream.content == Content::Zeros {
+                data.fill(0);
+            } else {
+                self.read(range, 0, data)?;
+                self.wipe(stream, offset, self.pos, data)?;
+            }
+            room
+        } else {
+            let len = left.min(buf.len() as u64).min(unit - into_unit);
+            self.assemble(stream, offset - into_unit)?;
+            let mut whole = std::mem::take(&mut self.unit);
+            let data = whole.get_mut(..stream.unit as usize).unwrap_or_default();
+            let wiped = self.wipe(stream, offset - into_unit, self.pos, data);
+            let part = data.get(into_unit as usize..(into_unit + len) as usize).unwrap_or_default();
+            buf.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+            self.unit = whole;
+            wiped?;
+            len
+        };
+        Ok(ByteRange { pos: self.pos, len })
+    }
+
+    /// Reads a stretch of the volume into `data`, whose first byte is byte `at` of the bytes at hand.
+    fn read(&mut self, range: ByteRange, at: u64, data: &mut [u8]) -> Result<(), CopyError> {
+        let mut engine = self.reader.engine(std::iter::once(range));
+        let mut filled = 0;
+        while let Some(rest) = data.get_mut(filled..) {
+            let Some((range, is_lost)) = self.reader.next(&mut engine, rest)? else { break };
+            if is_lost {
+                self.lost.push(ByteRange { pos: at + filled as u64, len: range.len });
+            }
+            filled += range.len as usize;
+        }
+        Ok(())
+    }
+
+    /// Reads the unit at this byte of the stream through all runs that it lies in.
+    fn assemble(&mut self, stream: &Stream, offset: u64) -> Result<(), CopyError> {
+        let mut whole = std::mem::take(&mut self.unit);
+        whole.fill(0);
+        self.lost.clear();
+        for (at, place) in stream.places(&self.geometry, offset, stream.unit.into()) {
+            let data = whole.get_mut(at as usize..(at + place.len) as usize).unwrap_or_default();
+            self.read(place, at, data)?;
+        }
+        self.unit = whole;
+        Ok(())
+    }
+
+    /// Wipes whole units of a stream, from its byte `offset` on; `pos` is for messages. What could not be read keeps its
+    /// mark.
+    fn wipe(&mut self, stream: &Stream, offset: u64, pos: u64, data: &mut [u8]) -> Result<(), CopyError> {
+        let unit = stream.unit as usize;
+        for (nr, bytes) in (0..).zip(data.chunks_mut(unit)) {
+            let before = nr * unit as u64;
+            if let Err(fault) = self.wiper.wipe(stream, offset + before, bytes) {
+                let error = CopyError::Structure {
+                    what: "index block",
+                    mft_no: stream.mft_no,
+                    pos: pos + before,
+                    fault,
+                };
+                if !self.tolerance.damage {
+                    return Err(error);
+                }
+                self.observer.tell(Event::Warning(format_args!("{error}")));
+                self.nr_damaged += 1;
+            }
+        }
+        self.mark_lost(pos, data);
+        Ok(())
+    }
+
+    /// The next bytes of the cluster behind the last one: of that only the backup boot sector goes on.
+    fn next_of_extra(&mut self, buf: &mut [u8]) -> Result<Option<ByteRange>, CopyError> {
+        let start = self.geometry.pos(self.geometry.extra_lcn());
+        self.pos = self.pos.max(start);
+        let len = (self.geometry.written_end() - self.pos).min(buf.len() as u64);
+        if len == 0 {
+            return Ok(None);
+        }
+        let range = ByteRange { pos: self.pos, len };
+        let data = buf.get_mut(..len as usize).unwrap_or_default();
+        self.lost.clear();
+        self.read(range, 0, data)?;
+        let sector_size = self.sector_size as usize;
+        for (sector, bytes) in (0..).zip(data.chunks_mut(sector_size)) {
+            let pos = self.pos + sector * sector_size as u64;
+            if BootSector::parse(bytes).ok().and_then(|boot| boot.backup_pos()) != Some(pos) {
+                self.wiper.wiped.values += wipe::zero(bytes);
+            }
+        }
+        self.mark_lost(self.pos, data);
+        self.pos = range.end();
+        Ok(Some(range))
+    }
+
+    /// What could not be read keeps its mark.
+    fn mark_lost(&self, pos: u64, data: &mut [u8]) {
+        for lost in &self.lost {
+            let bytes = data.get_mut(lost.pos as usize..lost.end() as usize).unwrap_or_default();
+            self.reader.mark(ByteRange { pos: pos + lost.pos, len: lost.len }, bytes);
+        }
+    }
+}
+
+impl Wiper {
+    /// Wipes one unit of a stream, which begins at its byte `offset`.
+    fn wipe(&mut self, stream: &Stream, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        let Wiper { wiping, wiped, copies, scratch } = self;
+        let within = usize::try_from(stream.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        match stream.content {
+            Content::Zeros => bytes.fill(0),
+            Content::Plain => {}
+            Content::Records if within < bytes.len() => wiped.deleted += wipe::zero(bytes),
+            Content::Records => {
+                let record = offset / bytes.len().max(1) as u64;
+                let scratch = scratch.get_mut(..bytes.len()).unwrap_or_default();
+                let counter = if stream.mft_no == mft_no::MFT { &mut *wiped } else { copies };
+                // The scan has told of those that belong to a file.
+                let _fault = wipe::wipe_record(bytes, record, *wiping, scratch, counter);
+            }
+            Content::Blocks(kind) if within >= bytes.len() && stream.is_in_use(offset) => {
+                return index::wipe_block(bytes, kind, *wiping, wiped);
+            }
+            Content::Blocks(_) => wiped.index += wipe::zero(bytes),
+            Content::Log => log::wipe_page(bytes, wiped),
+            Content::Value(private) => {
+                let value = bytes.get_mut(..within.min(bytes.len())).unwrap_or_default();
+                private.wipe(value, wiped);
+            }
+        }
+        if within < bytes.len() {
+            wiped.values += wipe::zero(bytes.get_mut(within..).unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+impl Feed for MetadataFeed<'_> {
+    fn next(&mut self, buf: &mut [u8]) -> Result<Option<ByteRange>, CopyError> {
+        let metadata = self.metadata;
+        while let Some(piece) = metadata.pieces().get(self.piece) {
+            let start = self.geometry.pos(piece.lcn);
+            let end = start + piece.len * u64::from(self.geometry.cluster_size);
+            // Where pieces overlap, each cluster goes on once.
+            self.pos = self.pos.max(start);
+            if let Some(stream) = metadata.stream_of(piece).filter(|_| self.pos < end) {
+                let range = self.next_of(piece, stream, buf)?;
+                self.pos = range.end();
+                return Ok(Some(range));
+            }
+            self.piece += 1;
+        }
+        self.next_of_extra(buf)
+    }
+}

@@ -1,0 +1,87 @@
+//! SIGINT and SIGTERM on the command line: a job ends in order, and if it cannot, it ends all the same.
+//!
+//! No handlers: the signals are blocked in all threads, and one thread waits for them. The job looks between two reads
+//! whether it is to end. Where a read or write does not come back, as on a disk that hangs, the process ends without it.
+
+use std::fmt;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+
+/// How long a job may take to end in order.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Added to a signal's number: the exit status by which shells tell of a signal.
+const SIGNALLED: u8 = 128;
+
+/// What came of waiting for signals.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt {
+    /// The first one's number, or 0.
+    signal: Arc<AtomicI32>,
+}
+
+impl Interrupt {
+    /// Waits from now on, in a thread of its own. To be called before other threads are started. A signal that the
+    /// process was told to ignore, as shells do for what runs in the background, stays ignored.
+    pub fn watch(tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) -> Interrupt {
+        let interrupt = Interrupt::default();
+        let ignored = ignored_signals();
+        let mut signals = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            if ignored >> (signal as i32 - 1) & 1 == 0 {
+                signals.add(signal);
+            }
+        }
+        if let Err(errno) = signals.thread_block() {
+            log::warn!("cannot block signals: {errno}");
+            return interrupt;
+        }
+        let watched = interrupt.clone();
+        std::thread::spawn(move || watched.wait(&signals, tell));
+        interrupt
+    }
+
+    fn wait(&self, signals: &SigSet, tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) {
+        let Ok(signal) = signals.wait() else { return };
+        self.signal.store(signal as i32, Ordering::Relaxed);
+        tell(format_args!("{signal}: ending; once more to end at once"));
+        let at_once = tell.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(GRACE);
+            end_at_once(signal, &at_once);
+        });
+        if let Ok(signal) = signals.wait() {
+            end_at_once(signal, &tell);
+        }
+    }
+
+    /// The signal that asks to end, if one came.
+    pub fn signal(&self) -> Option<Signal> {
+        Signal::try_from(self.signal.load(Ordering::Relaxed)).ok()
+    }
+
+    /// The exit status of a job that ended because of a signal.
+    pub fn exit_status(&self) -> Option<u8> {
+        self.signal().map(exit_status)
+    }
+}
+
+fn exit_status(signal: Signal) -> u8 {
+    SIGNALLED + signal as u8
+}
+
+fn end_at_once(signal: Signal, tell: &impl Fn(fmt::Arguments<'_>)) {
+    tell(format_args!("ERROR: ended by {signal} before the job was done: what was written is unfinished"));
+    exit(exit_status(signal).into());
+}
+
+/// The signals that are ignored, one bit each, the lowest for signal 1; none where the kernel does not tell.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

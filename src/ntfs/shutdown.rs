@@ -1,0 +1,53 @@
+//! How Windows left the volume: asleep, or with changes in `$LogFile` that are not in place yet.
+//!
+//! Neither keeps a volume from being copied; what is copied is then as if the power had gone.
+
+use zerocopy::FromBytes;
+
+use super::attr::types;
+use super::fixup::{Fixups, STRIDE};
+use super::mft_no;
+use super::volume::Volume;
+use super::wipe::log::{PAGE, RestartArea, RestartPage};
+
+/// What `hiberfil.sys` begins with while Windows sleeps; it changes that when it wakes up.
+const ASLEEP: [&[u8; 4]; 2] = [b"hibr", b"HIBR"];
+
+/// `first_client_in_use`: nobody uses the log, it is closed.
+const NO_CLIENT: u16 = 0xffff;
+
+/// `flags` of a restart area: the volume was unmounted.
+const IS_CLEAN: u16 = 2;
+
+/// Does Windows sleep on this volume, in the file whose base record is `hiberfile`? Not where that cannot be read.
+pub fn is_hibernated(volume: &Volume<'_>, hiberfile: u64) -> bool {
+    let mut magic = [0; 4];
+    read_data(volume, hiberfile, 0, &mut magic).is_some() && ASLEEP.contains(&&magic)
+}
+
+/// Does `$LogFile` hold changes that are not in place? Not where it cannot be read, or was emptied.
+pub fn has_unclean_log(volume: &Volume<'_>) -> bool {
+    let pages = [0, PAGE as u64].into_iter().filter_map(|offset| restart_area(volume, offset));
+    // The newer of the two counts.
+    let newest = pages.max_by_key(|area| area.current_lsn.get());
+    newest.is_some_and(|area| area.first_client_in_use.get() != NO_CLIENT && area.flags.get() & IS_CLEAN == 0)
+}
+
+fn restart_area(volume: &Volume<'_>, offset: u64) -> Option<RestartArea> {
+    let mut page = [0; PAGE];
+    read_data(volume, mft_no::LOG_FILE, offset, &mut page)?;
+    let fixups = Fixups::find(&page, size_of::<RestartPage>()).ok()?;
+    if fixups.first_torn(&page).is_some() || page.first_chunk() != Some(b"RSTR") {
+        return None;
+    }
+    fixups.apply(&mut page, PAGE / STRIDE);
+    let (header, _) = RestartPage::ref_from_prefix(&page).ok()?;
+    let area = page.get(usize::from(header.area_offset.get())..)?;
+    Some(RestartArea::read_from_prefix(area).ok()?.0)
+}
+
+/// Reads a file's data from byte `offset` on.
+fn read_data(volume: &Volume<'_>, mft_no: u64, offset: u64, buf: &mut [u8]) -> Option<()> {
+    let data = volume.mft.value(volume.source, mft_no, types::DATA, &[]).ok()??;
+    data.read_at(volume.source, &volume.info.geometry, offset, buf).ok()
+}

@@ -1,0 +1,190 @@
+//! Wiping indexes: the root, which lies in a record, and the blocks of its tree.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use super::value::FILE_NAME_TIMES;
+use super::{Wiped, Wiping, wipe_times, zero, zero_from};
+use crate::ntfs::fixup::{Fixups, STRIDE};
+use crate::ntfs::record::Fault;
+
+/// What an index's entries are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// File names: a folder.
+    FileNames,
+    /// Quotas of users.
+    Quotas,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// The kind of the index called `name`, UTF-16LE.
+    pub fn of(name: &[u8]) -> Kind {
+        match name {
+            b"$\0I\x003\x000\0" => Kind::FileNames,
+            b"$\0Q\0" => Kind::Quotas,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// How entries are found, in the root and in a block alike. Offsets count from this header.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    entries_offset: U32,
+    /// Bytes up to the end of the last entry.
+    used: U32,
+    allocated: U32,
+    /// Bit 0: there are blocks below.
+    flags: u8,
+    unused: [u8; 3],
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Root {
+    /// Type of the attribute that is indexed.
+    kind: U32,
+    collation: U32,
+    /// Bytes of a block.
+    block_size: U32,
+    clusters_per_block: u8,
+    unused: [u8; 3],
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Block {
+    magic: [u8; 4],
+    usa_offset: U16,
+    usa_count: U16,
+    lsn: U64,
+    vcn: U64,
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Entry {
+    /// File names: the reference of the file. Others: where the entry's data is.
+    data_offset: U16,
+    data_len: U16,
+    unused: U32,
+    /// Bytes of the entry.
+    len: U16,
+    key_len: U16,
+    flags: U16,
+    unused2: U16,
+}
+
+/// `flags` of an entry: its last eight bytes name a block below.
+const HAS_BLOCK: u16 = 1;
+/// `flags` of an entry: the last one, without a key.
+const IS_LAST: u16 = 2;
+
+/// Of an entry's data in the index of quotas: where the time of the last change is.
+const QUOTA_TIME: usize = 16;
+
+/// Bytes of a block that the root of an index names.
+pub fn block_size(root: &[u8]) -> Option<u32> {
+    Root::ref_from_prefix(root).ok().map(|(root, _)| root.block_size.get())
+}
+
+/// Wipes the value of an `$INDEX_ROOT`.
+pub(super) fn wipe_root(value: &mut [u8], kind: Kind, wiping: Wiping, wiped: &mut Wiped) {
+    // A root that makes no sense keeps its entries up to the mistake; readers refuse it as they did.
+    let (at, len) = (size_of::<Root>(), value.len());
+    let _mistake = wipe_entries(value, at, at + size_of::<Header>(), len, kind, wiping, wiped);
+}
+
+/// Wipes one block of an index in place. What makes no sense is told and filled with zeros.
+pub fn wipe_block(bytes: &mut [u8], kind: Kind, wiping: Wiping, wiped: &mut Wiped) -> Result<(), Fault> {
+    let fixups = match bytes.first_chunk() {
+        Some(b"INDX") => Fixups::find(bytes, size_of::<Block>() + size_of::<Header>()),
+        found => Err(Fault::NotARecord { found: found.copied().unwrap_or_default(), wanted: "INDX" }),
+    };
+    let fixups = match fixups {
+        Ok(fixups) => fixups,
+        Err(fault) => {
+            wiped.index += zero(bytes);
+            return Err(fault);
+        }
+    };
+    let torn = fixups.first_torn(bytes);
+    let whole_strides = torn.map_or(bytes.len() / STRIDE, |torn| torn.sector);
+    let (whole, rest) = bytes.split_at_mut(whole_strides * STRIDE);
+    wiped.index += zero(rest);
+    fixups.apply(whole, whole_strides);
+    let (at, len) = (size_of::<Block>(), whole.len() + rest.len());
+    let outcome = wipe_entries(whole, at, fixups.end(), len, kind, wiping, wiped);
+    if let Ok(first) = outcome {
+        wiped.index += zero(whole.get_mut(fixups.end()..first).unwrap_or_default());
+    }
+    fixups.undo(whole, whole_strides);
+    torn.map_or(outcome.map(|_| ()), |torn| Err(torn.into()))
+}
+
+/// Wipes the entries that the header at byte `at` tells of, and what follows the last one; nothing before byte
+/// `floor`. Returns where the first begins. `bytes` may be only the good part of a structure of `record_size` bytes.
+fn wipe_entries(
+    bytes: &mut [u8],
+    at: usize,
+    floor: usize,
+    record_size: usize,
+    kind: Kind,
+    wiping: Wiping,
+    wiped: &mut Wiped,
+) -> Result<usize, Fault> {
+    let header = bytes.get(at..).and_then(|bytes| Header::ref_from_prefix(bytes).ok());
+    let (first, used) = header.map_or((0, 0), |(header, _)| {
+        let place = |offset: U32| at.saturating_add(offset.get() as usize);
+        (place(header.entries_offset), place(header.used))
+    });
+    if first < floor || used < first || used > record_size {
+        wiped.index += zero_from(bytes, floor);
+        let found = used as u32;
+        return Err(Fault::Header { field: "bytes used by the index", found, record_size });
+    }
+    let end = used.min(bytes.len());
+    let mut next = first;
+    while next < end {
+        let entries = bytes.get_mut(next..end).unwrap_or_default();
+        let Some(len) = wipe_entry(entries, kind, wiping, wiped) else {
+            wiped.index += zero_from(bytes, next);
+            let found = next as u32;
+            return Err(Fault::Header { field: "offset of an index entry", found, record_size });
+        };
+        next += len;
+    }
+    wiped.index += zero_from(bytes, used);
+    Ok(first)
+}
+
+/// Wipes the entry that `bytes` begin with; returns its length, or none if it makes no sense.
+fn wipe_entry(bytes: &mut [u8], kind: Kind, wiping: Wiping, wiped: &mut Wiped) -> Option<usize> {
+    let (entry, _) = Entry::ref_from_prefix(bytes).ok()?;
+    let (len, flags) = (usize::from(entry.len.get()), entry.flags.get());
+    let key_len = if flags & IS_LAST == 0 { usize::from(entry.key_len.get()) } else { 0 };
+    let (data_offset, data_len) = (usize::from(entry.data_offset.get()), usize::from(entry.data_len.get()));
+    let key_end = size_of::<Entry>() + key_len;
+    let body_end = len.checked_sub(if flags & HAS_BLOCK == 0 { 0 } else { 8 })?;
+    let entry = bytes.get_mut(..len).filter(|_| key_end <= body_end)?;
+    match kind {
+        _ if flags & IS_LAST != 0 => wiped.index += zero(entry.get_mut(key_end..body_end)?),
+        Kind::FileNames => {
+            if !wiping.keep_times {
+                let key = entry.get_mut(size_of::<Entry>()..key_end)?;
+                wiped.times += wipe_times(key, FILE_NAME_TIMES, 4);
+            }
+            wiped.index += zero(entry.get_mut(key_end..body_end)?);
+        }
+        Kind::Quotas if !wiping.keep_times => {
+            let data = entry.get_mut(data_offset..data_offset + data_len)?;
+            wiped.times += wipe_times(data, QUOTA_TIME, 1);
+        }
+        Kind::Quotas | Kind::Other => {}
+    }
+    Some(len)
+}

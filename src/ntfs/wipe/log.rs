@@ -1,0 +1,89 @@
+//! Wiping pages of `$LogFile`: log records hold what was written into MFT records and indexes, contents of small files
+//! among it.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use super::{Wiped, zero, zero_from};
+use crate::ntfs::fixup::{Fixups, STRIDE};
+
+/// Bytes of a page, on every version of Windows for PCs.
+pub const PAGE: usize = 4096;
+
+/// What an emptied log is filled with.
+const EMPTY: u8 = 0xff;
+
+/// Begins a page that says how far the log was worked through.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(in crate::ntfs) struct RestartPage {
+    magic: [u8; 4],
+    usa_offset: U16,
+    usa_count: U16,
+    chkdsk_lsn: U64,
+    system_page_size: U32,
+    log_page_size: U32,
+    pub(in crate::ntfs) area_offset: U16,
+    minor: U16,
+    major: U16,
+}
+
+/// The part of a restart page that counts, at `area_offset`.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(in crate::ntfs) struct RestartArea {
+    /// Grows with every page that is written.
+    pub(in crate::ntfs) current_lsn: U64,
+    nr_clients: U16,
+    first_free_client: U16,
+    /// 0xffff: nobody uses the log.
+    pub(in crate::ntfs) first_client_in_use: U16,
+    pub(in crate::ntfs) flags: U16,
+    sequence_bits: U32,
+    /// Bytes of the area with the list of clients.
+    len: U16,
+}
+
+/// Wipes one page in place, or the part of one that a cluster holds: a restart page keeps its area, a page of records
+/// its header.
+pub fn wipe_page(bytes: &mut [u8], wiped: &mut Wiped) {
+    if bytes.iter().all(|byte| *byte == EMPTY) {
+        return;
+    }
+    let header = match bytes.first_chunk() {
+        Some(b"RSTR" | b"CHKD") => size_of::<RestartPage>(),
+        Some(b"RCRD") => 40,
+        _ => {
+            wiped.values += zero(bytes);
+            return;
+        }
+    };
+    // Pages of another size are only known from machines that nobody has any more: nothing of them is touched.
+    let other_size = RestartPage::ref_from_prefix(bytes)
+        .is_ok_and(|(page, _)| &page.magic != b"RCRD" && page.system_page_size.get() as usize != PAGE);
+    if other_size {
+        return;
+    }
+    let Ok(fixups) = Fixups::find(bytes, header) else {
+        // A part of a page keeps what tells of its kind.
+        wiped.values += zero_from(bytes, header);
+        return;
+    };
+    let strides = fixups.first_torn(bytes).map_or(bytes.len() / STRIDE, |torn| torn.sector);
+    let (whole, rest) = bytes.split_at_mut(strides * STRIDE);
+    wiped.values += zero(rest);
+    fixups.apply(whole, strides);
+    let (start, end) = restart_area(whole).unwrap_or((fixups.end(), fixups.end()));
+    wiped.values += zero_from(whole, end.max(fixups.end()));
+    wiped.values += zero(whole.get_mut(fixups.end()..start).unwrap_or_default());
+    fixups.undo(whole, strides);
+}
+
+/// Where the area of a restart page whose fixups are applied begins and ends.
+fn restart_area(page: &[u8]) -> Option<(usize, usize)> {
+    let (header, _) = RestartPage::ref_from_prefix(page).ok()?;
+    let start = usize::from(header.area_offset.get());
+    let area = page.get(start..).filter(|_| &header.magic != b"RCRD")?;
+    let (area, _) = RestartArea::ref_from_prefix(area).ok()?;
+    Some((start, start + usize::from(area.len.get())))
+}

@@ -1,0 +1,83 @@
+//! Taking out of metadata what is private: contents of files, what is left of deleted ones, times.
+//!
+//! Each function takes one structure as it lies on disk and wipes it in place: [`wipe_record`] an MFT record,
+//! [`index::wipe_block`] a block of an index, [`log::wipe_page`] a page of `$LogFile`, [`value`] the values of other
+//! attributes. Update sequence numbers are kept. What a structure does not account for is filled with zeros: of one
+//! that is torn or contradicts itself only what lies before the damage is left.
+
+use std::ops::AddAssign;
+
+pub mod index;
+pub mod log;
+mod record;
+pub mod value;
+
+pub use record::wipe_record;
+
+/// What every time becomes: 1970-01-01 in NTFS's count of 100 ns since 1601, as ntfsclone has it.
+const EPOCH: u64 = 116_444_736_000_000_000;
+
+/// Bytes of a time.
+const TIME: usize = 8;
+
+/// How much is wiped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wiping {
+    /// Leave the times of files.
+    pub keep_times: bool,
+}
+
+/// What was wiped, in bytes: those that held something else than zeros, and eight for each time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wiped {
+    /// Behind what records in use use, and between their attributes.
+    pub unused: u64,
+    /// In records of deleted files, and in what is left of records that make no sense.
+    pub deleted: u64,
+    /// Contents of small files, which lie in their records.
+    pub resident: u64,
+    /// In blocks of indexes: behind the last entry, and whole blocks that are not in use.
+    pub index: u64,
+    /// Extended attributes, data of reparse points, encryption keys, log records, what lies behind the end of values.
+    pub values: u64,
+    /// Times.
+    pub times: u64,
+}
+
+impl Wiped {
+    /// All together.
+    pub fn total(&self) -> u64 {
+        let Wiped { unused, deleted, resident, index, values, times } = self;
+        unused + deleted + resident + index + values + times
+    }
+}
+
+impl AddAssign for Wiped {
+    fn add_assign(&mut self, other: Wiped) {
+        self.unused += other.unused;
+        self.deleted += other.deleted;
+        self.resident += other.resident;
+        self.index += other.index;
+        self.values += other.values;
+        self.times += other.times;
+    }
+}
+
+/// Fills with zeros; returns how many bytes were none.
+pub fn zero(bytes: &mut [u8]) -> u64 {
+    let wiped = bytes.iter().filter(|byte| **byte != 0).count() as u64;
+    bytes.fill(0);
+    wiped
+}
+
+/// Fills with zeros from byte `from` on.
+fn zero_from(bytes: &mut [u8], from: usize) -> u64 {
+    zero(bytes.get_mut(from..).unwrap_or_default())
+}
+
+/// Sets the `n` times that follow each other from byte `at` on, as far as there are so many; returns their bytes.
+fn wipe_times(bytes: &mut [u8], at: usize, n: usize) -> u64 {
+    let Some(times) = bytes.get_mut(at..at + n * TIME) else { return 0 };
+    times.chunks_exact_mut(TIME).for_each(|time| time.copy_from_slice(&EPOCH.to_le_bytes()));
+    (n * TIME) as u64
+}
