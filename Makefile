@@ -1,6 +1,7 @@
 # The static binary, the small bootable system around it, and what proves both. Everything made lies under target/.
 #
 #   make                static musl release binary: target/musl/ntfsrescue
+#   make completions    write the shell completions in doc/completions anew, from the options
 #   make initramfs      target/initramfs/initramfs.cpio.zst and vmlinuz (KERNEL=, MODULES=, LEVEL=: initramfs/build.sh)
 #   make qemu           boot them here: make qemu DISKS="a.raw b.raw" ARGS="ntfsrescue.action=shell"; QEMU_KVM=1 for KVM
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
@@ -12,7 +13,7 @@ BINARY := target/musl/ntfsrescue
 KERNEL ?= target/kernel/vmlinuz
 export KERNEL MODULES LEVEL ARGS QEMU_KVM
 
-.PHONY: all initramfs qemu demo test setup clean FORCE
+.PHONY: all completions initramfs qemu demo test setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -20,6 +21,9 @@ all: $(BINARY)
 # cargo knows what is out of date; the script leaves an unchanged binary alone.
 $(BINARY): FORCE
 	initramfs/build-musl.sh $@
+
+completions:
+	WRITE_COMPLETIONS=1 cargo test --quiet --test documents completions
 
 target/kernel/vmlinuz:
 	initramfs/fetch-kernel.sh
