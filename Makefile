@@ -1,6 +1,10 @@
 # The static binary, the small bootable system around it, and what proves both. Everything made lies under target/.
 #
 #   make                static musl release binary: target/musl/ntfsrescue
+#   make install        put it in place, with its man page and completions (DESTDIR=, PREFIX=: packaging/install.sh)
+#   make uninstall
+#   make deb            a Debian package: target/deb/ntfsrescue_VERSION-1_amd64.deb
+#   make completions    write the shell completions in doc/completions anew, from the options
 #   make initramfs      target/initramfs/initramfs.cpio.zst and vmlinuz (KERNEL=, MODULES=, LEVEL=: initramfs/build.sh)
 #   make qemu           boot them here: make qemu DISKS="a.raw b.raw" ARGS="ntfsrescue.action=shell"; QEMU_KVM=1 for KVM
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
@@ -10,9 +14,13 @@
 
 BINARY := target/musl/ntfsrescue
 KERNEL ?= target/kernel/vmlinuz
-export KERNEL MODULES LEVEL ARGS QEMU_KVM
+PREFIX ?= /usr/local
+export KERNEL MODULES LEVEL ARGS QEMU_KVM DESTDIR PREFIX
 
-.PHONY: all initramfs qemu demo test setup clean FORCE
+CARGO_DEB_VERSION := 3.8.0
+CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+
+.PHONY: all install uninstall deb completions initramfs qemu demo test setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -20,6 +28,26 @@ all: $(BINARY)
 # cargo knows what is out of date; the script leaves an unchanged binary alone.
 $(BINARY): FORCE
 	initramfs/build-musl.sh $@
+
+# Root may have no Rust, so what is built is installed as it is.
+install:
+	@[ -e $(BINARY) ] || $(MAKE) $(BINARY)
+	packaging/install.sh install
+
+uninstall:
+	packaging/install.sh uninstall
+
+deb: $(BINARY) $(CARGO_DEB)
+	$(CARGO_DEB) --quiet --no-build --locked --offline --output target/deb/
+
+# Debian has no package of it. Without its default features it compresses by the command xz and needs no liblzma;
+# unoptimised it takes half the time to build, and none to speak of to run.
+$(CARGO_DEB):
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 cargo install --quiet --locked --no-track --no-default-features \
+		--version =$(CARGO_DEB_VERSION) --root $(@D:/bin=) cargo-deb
+
+completions:
+	WRITE_COMPLETIONS=1 cargo test --quiet --test documents completions
 
 target/kernel/vmlinuz:
 	initramfs/fetch-kernel.sh
@@ -38,7 +66,7 @@ demo: setup
 test: setup
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; fi
 	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --all-targets -- -D warnings; fi
-	$(MAKE) initramfs
+	$(MAKE) initramfs deb
 	cargo test
 
 setup:

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueHint};
 
 /// ntfsclone's long options, in the order of its help.
 const NTFSCLONE_OPTIONS: &[&str] = &[
@@ -42,11 +42,11 @@ const SHORT_WITH_VALUE: &[u8] = b"oO";
 #[command(name = "ntfsrescue", version, max_term_width = 100, override_usage = "ntfsrescue [OPTIONS] SOURCE")]
 pub struct Args {
     /// Write to FILE, which must not exist; '-' is standard output
-    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, allow_hyphen_values = true)]
     pub output: Option<PathBuf>,
 
     /// Write to FILE, a device or an existing file, replacing its content
-    #[arg(short = 'O', long, value_name = "FILE", allow_hyphen_values = true)]
+    #[arg(short = 'O', long, value_name = "FILE", value_hint = ValueHint::FilePath, allow_hyphen_values = true)]
     pub overwrite: Option<PathBuf>,
 
     /// Write the special image format

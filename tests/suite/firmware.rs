@@ -7,15 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::edit::Editor;
-use crate::tools::{Loop, assert_same, faults, noise, ours, run, shell, text};
+use crate::tools::{Loop, assert_same, built, faults, noise, ours, run, shell, text};
 use crate::volumes::{Mounted, Place, fill, mkntfs};
-
-/// Where `make` leaves its results.
-fn built(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name);
-    assert!(path.exists(), "{} is missing: run make initramfs", path.display());
-    path
-}
 
 /// A disk of the machine: virtio, raw.
 struct Disk<'a> {

@@ -12,6 +12,7 @@ mod device;
 mod edit;
 mod firmware;
 mod hostile;
+mod install;
 mod rescue;
 mod tools;
 mod volumes;

@@ -45,6 +45,13 @@ impl Said {
     }
 }
 
+/// What `make` has left in `target/`.
+pub fn built(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name);
+    assert!(path.exists(), "{} is missing: run make initramfs deb", path.display());
+    path
+}
+
 /// Runs our program.
 pub fn ours<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Said {
     run(Command::new(env!("CARGO_BIN_EXE_ntfsrescue")).args(args))
