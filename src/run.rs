@@ -179,7 +179,7 @@ fn copy_volume(
         }
     }
     if tolerance != Tolerance::default() {
-        tell_losses(&losses, observer);
+        tell_losses(&losses, job.metadata.is_some(), observer);
     }
     Ok(losses)
 }
@@ -359,7 +359,7 @@ fn tell_of_missing_extra<R: Read>(image: &ImageReader<R>, observer: &dyn Observe
     }
 }
 
-fn tell_losses(losses: &Losses, observer: &dyn Observer) {
+fn tell_losses(losses: &Losses, metadata_only: bool, observer: &dyn Observer) {
     if !losses.any() {
         observer.tell(Event::Note(format_args!("Nothing was lost.")));
     }
@@ -371,9 +371,13 @@ fn tell_losses(losses: &Losses, observer: &dyn Observer) {
     }
     if losses.structures > 0 {
         observer.tell(Event::Note(format_args!(
-            "Damaged: {} MFT records or other structures could not be used, see the warnings above; they are \
-             copied as they are.",
-            losses.structures
+            "Damaged: {} MFT records or other structures could not be used, see the warnings above; {}.",
+            losses.structures,
+            if metadata_only {
+                "what lies behind the damage is zeros"
+            } else {
+                "they are copied as they are"
+            }
         )));
     }
 }

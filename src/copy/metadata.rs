@@ -6,12 +6,15 @@
 use super::{CopyError, Feed, Reader};
 use crate::event::{Event, Observer};
 use crate::extent::ByteRange;
-use crate::ntfs::boot::BootSector;
+use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::ntfs::metadata::{Content, Metadata, Piece, Stream};
 use crate::ntfs::record::Fault;
 use crate::ntfs::wipe::{self, Wiped, Wiping, index, log};
 use crate::ntfs::{NtfsInfo, Tolerance, mft_no};
 use crate::units::Geometry;
+
+/// Bytes of the smallest read of any source.
+const SMALLEST_READ: usize = 512;
 
 /// The metadata of a volume, wiped.
 pub struct MetadataFeed<'a> {
@@ -67,7 +70,7 @@ impl<'a> MetadataFeed<'a> {
             piece: 0,
             pos: 0,
             unit: vec![0; largest],
-            lost: Vec::with_capacity(super::BUFFER / 512),
+            lost: Vec::with_capacity(super::BUFFER.max(largest) / SMALLEST_READ),
             nr_damaged: 0,
         }
     }
@@ -109,9 +112,9 @@ impl<'a> MetadataFeed<'a> {
             room
         } else {
             let len = left.min(buf.len() as u64).min(unit - into_unit);
-            self.assemble(stream, offset - into_unit)?;
+            let filled = self.assemble(stream, offset - into_unit)?;
             let mut whole = std::mem::take(&mut self.unit);
-            let data = whole.get_mut(..stream.unit as usize).unwrap_or_default();
+            let data = whole.get_mut(..filled).unwrap_or_default();
             let wiped = self.wipe(stream, offset - into_unit, self.pos, data);
             let part = data.get(into_unit as usize..(into_unit + len) as usize).unwrap_or_default();
             buf.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
@@ -136,17 +139,20 @@ impl<'a> MetadataFeed<'a> {
         Ok(())
     }
 
-    /// Reads the unit at this byte of the stream through all runs that it lies in.
-    fn assemble(&mut self, stream: &Stream, offset: u64) -> Result<(), CopyError> {
+    /// Reads the unit at this byte of the stream through all runs that it lies in. Returns how many of its bytes that
+    /// gives; of a page of the log, of which only some clusters are copied, it can be a part.
+    fn assemble(&mut self, stream: &Stream, offset: u64) -> Result<usize, CopyError> {
         let mut whole = std::mem::take(&mut self.unit);
         whole.fill(0);
         self.lost.clear();
+        let mut filled = 0;
         for (at, place) in stream.places(&self.geometry, offset, stream.unit.into()) {
             let data = whole.get_mut(at as usize..(at + place.len) as usize).unwrap_or_default();
             self.read(place, at, data)?;
+            filled = (at + place.len) as usize;
         }
         self.unit = whole;
-        Ok(())
+        Ok(filled)
     }
 
     /// Wipes whole units of a stream, from its byte `offset` on; `pos` is for messages. What could not be read keeps its
@@ -186,12 +192,13 @@ impl<'a> MetadataFeed<'a> {
         self.lost.clear();
         self.read(range, 0, data)?;
         let sector_size = self.sector_size as usize;
-        for (sector, bytes) in (0..).zip(data.chunks_mut(sector_size)) {
-            let pos = self.pos + sector * sector_size as u64;
-            if BootSector::parse(bytes).ok().and_then(|boot| boot.backup_pos()) != Some(pos) {
-                self.wiper.wiped.values += wipe::zero(bytes);
-            }
-        }
+        let backup = (0..data.len()).step_by(sector_size).find(|at| {
+            let boot = data.get(*at..).and_then(|sector| BootSector::parse(sector).ok());
+            boot.and_then(|boot| boot.backup_pos()) == Some(self.pos + *at as u64)
+        });
+        let backup = backup.map_or(0..0, |at| at..at + sector_size.max(BOOT_SECTOR_LEN));
+        self.wiper.wiped.values += wipe::zero(data.get_mut(..backup.start).unwrap_or_default());
+        self.wiper.wiped.values += wipe::zero(data.get_mut(backup.end..).unwrap_or_default());
         self.mark_lost(self.pos, data);
         self.pos = range.end();
         Ok(Some(range))
@@ -216,7 +223,7 @@ impl Wiper {
             Content::Plain => {}
             Content::Records if within < bytes.len() => wiped.deleted += wipe::zero(bytes),
             Content::Records => {
-                let record = offset / bytes.len().max(1) as u64;
+                let record = offset / u64::from(stream.unit);
                 let scratch = scratch.get_mut(..bytes.len()).unwrap_or_default();
                 let counter = if stream.mft_no == mft_no::MFT { &mut *wiped } else { copies };
                 // The scan has told of those that belong to a file.

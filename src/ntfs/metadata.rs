@@ -28,6 +28,9 @@ const FIRST_LOG_PROBE: u32 = 8;
 /// Largest value that is wiped as one: NTFS ends extended attributes at 64 KiB and reparse points at 16 KiB.
 const MAX_WHOLE: u64 = 64 << 10;
 
+/// Largest bitmap of an index that is taken seriously: half a terabyte of index, with blocks of 4 KiB.
+const MAX_BITMAP: u64 = 16 << 20;
+
 /// Sizes of index blocks that are taken seriously.
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=2 << 20;
 
@@ -155,6 +158,12 @@ impl Collector {
                 for run in attribute.runs(geometry.nr_clusters).into_iter().flatten() {
                     match run {
                         Ok(Run { lcn: None, .. }) => {}
+                        // Nothing begins that far behind the front of a value.
+                        Ok(run)
+                            if (run.vcn.0 + run.len).checked_mul(geometry.cluster_size.into()).is_none() =>
+                        {
+                            break;
+                        }
                         Ok(run) if log_in_part => stream.add_of_log(run, &geometry),
                         Ok(run) => stream.runs.push(run),
                         // The scan has told of it.
@@ -247,8 +256,7 @@ impl Collector {
 fn read_whole(volume: &Volume<'_>, value: &Value) -> Result<Option<Box<[u8]>>, ReadError> {
     let geometry = &volume.info.geometry;
     let size = value.size(geometry);
-    // One bit for each cluster: no block is smaller than that by more than a factor of eight.
-    if size > geometry.nr_clusters {
+    if size > MAX_BITMAP {
         return Ok(None);
     }
     let mut bits = vec![0; size as usize];

@@ -16,7 +16,7 @@ use crate::tools::{
 use crate::volumes::{Place, crowd, fill, given, mkntfs, small_volume};
 
 /// Saves, restores and clones a volume with both programs, every way round, and compares all there is.
-fn compare(volume: &Path) {
+pub fn compare(volume: &Path) {
     let place = Place::new();
     let source = text(volume);
     let at = |name: &str| place.at(name);

@@ -18,19 +18,19 @@ pub struct Editor {
     record_size: u64,
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u16_at(bytes: &[u8], at: usize) -> u64 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()).into()
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u32_at(bytes: &[u8], at: usize) -> u64 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()).into()
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
@@ -281,6 +281,60 @@ impl Editor {
         self.with_attributes(record, &attributes)
     }
 
+    /// The record with one more attribute behind the others: resident, without a name, or with one of `name`'s units.
+    pub fn with_resident(&self, record: Vec<u8>, kind: u32, name: &str, value: &[u8]) -> Vec<u8> {
+        let mut attributes = self.attributes(&record);
+        let units: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let value_at = (24 + units.len()).next_multiple_of(8);
+        let mut attribute = vec![0; (value_at + value.len()).next_multiple_of(8)];
+        let len = attribute.len() as u32;
+        put(&mut attribute, 0, &kind.to_le_bytes());
+        put(&mut attribute, 4, &len.to_le_bytes());
+        attribute[9] = (units.len() / 2) as u8;
+        put(&mut attribute, 10, &24u16.to_le_bytes());
+        put(&mut attribute, 14, &60u16.to_le_bytes());
+        put(&mut attribute, 16, &(value.len() as u32).to_le_bytes());
+        put(&mut attribute, 20, &(value_at as u16).to_le_bytes());
+        put(&mut attribute, 24, &units);
+        put(&mut attribute, value_at, value);
+        let behind = attributes.iter().position(|other| u32_at(other, 0) > kind.into());
+        attributes.insert(behind.unwrap_or(attributes.len()), attribute);
+        self.with_attributes(record, &attributes)
+    }
+
+    /// The first record of a file called `name`.
+    pub fn find(&self, name: &str) -> u64 {
+        let units: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let is_called = |attribute: &Vec<u8>| {
+            let value = u16_at(attribute, 20) as usize;
+            u32_at(attribute, 0) == 0x30 && attribute[value + 66..].starts_with(&units)
+        };
+        let is_wanted = |mft_no: &u64| {
+            let record = self.record(*mft_no);
+            record[0x16] & 1 == 1 && self.attributes(&record).iter().any(is_called)
+        };
+        (0..2000).find(is_wanted).unwrap()
+    }
+
+    /// Where the blocks lie that a folder's index uses, on a volume whose clusters are as large as a block.
+    pub fn blocks_of(&self, mft_no: u64) -> Vec<u64> {
+        let attributes = self.attributes(&self.record(mft_no));
+        let of_kind = |kind: u64| attributes.iter().find(|attribute| u32_at(attribute, 0) == kind).unwrap();
+        let runs = decode(&of_kind(0xa0)[u16_at(of_kind(0xa0), 32) as usize..]);
+        let clusters = runs.into_iter().flat_map(|(len, lcn)| lcn.unwrap()..lcn.unwrap() + len);
+        let bits = of_kind(0xb0);
+        let bits = &bits[u16_at(bits, 20) as usize..];
+        let in_use = clusters.enumerate().filter(|(nr, _)| bits[nr / 8] >> (nr % 8) & 1 == 1);
+        in_use.map(|(_, lcn)| lcn * self.cluster_size).collect()
+    }
+
+    /// Where the clusters of a record's attribute in clusters begin.
+    pub fn first_cluster_of(&self, mft_no: u64, kind: u64) -> u64 {
+        let attributes = self.attributes(&self.record(mft_no));
+        let attribute = attributes.iter().find(|attribute| u32_at(attribute, 0) == kind).unwrap();
+        decode(&attribute[u16_at(attribute, 32) as usize..])[0].1.unwrap() * self.cluster_size
+    }
+
     /// Sets a record's bit in `$MFT`'s own bitmap.
     fn mark_record_used(&self, mft_no: u64) {
         let attributes = self.attributes(&self.record(0));
@@ -368,7 +422,7 @@ fn encode(runs: &[Run]) -> Vec<u8> {
     list
 }
 
-fn decode(list: &[u8]) -> Vec<Run> {
+pub fn decode(list: &[u8]) -> Vec<Run> {
     let number = |bytes: &[u8]| {
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut all = [if negative { 0xff } else { 0 }; 8];

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::edit::Editor;
 use crate::tools::{noise, occupied, ours, run, text};
-use crate::volumes::{Place, mkntfs};
+use crate::volumes::{Place, fill, mkntfs};
 
 /// Longest run that is no hang, in seconds; a good one takes a few milliseconds.
 const DEADLINE: &str = "20";
@@ -85,6 +85,33 @@ fn mutated_volumes() {
             survives(&what, &["-q", "--rescue", "--strict", "-s", "-O", text(&new), text(&volume)], &new);
             survives(&what, &["-q", "-f", "-O", text(&new), text(&volume)], &new);
             editor.write(place_of, &saved);
+        }
+    }
+}
+
+#[test]
+fn mutated_metadata() {
+    let place = Place::new();
+    let (volume, new) = (place.at("volume"), place.at("new"));
+    for cluster_size in [512, 4096] {
+        mkntfs(&volume, 4 << 20, 512, cluster_size);
+        fill(&volume, 40);
+        let editor = Editor::open(&volume);
+        let blocks = editor.first_cluster_of(5, 0xa0);
+        for seed in 0..250 {
+            // A record, or the first block of the root folder, its fixups put right or not.
+            let mft_no = [0, 1, 2, 5, 9, 24, 25, 26][(seed % 8) as usize] + seed % 64;
+            let (pos, len) = if seed % 5 == 0 { (blocks, 4096) } else { (editor.record_pos(mft_no), 1024) };
+            let saved = editor.read(pos, len);
+            let mut bytes = saved.clone();
+            mutate(&mut bytes[8..500], seed);
+            editor.write(pos, &bytes);
+            let what = format!("clusters of {cluster_size} bytes, seed {seed}");
+            for options in ["-qmO", "-qmsO"] {
+                survives(&what, &["--rescue", "--strict", options, text(&new), text(&volume)], &new);
+            }
+            survives(&what, &["--ignore-fs-check", "-qfmtO", text(&new), text(&volume)], &new);
+            editor.write(pos, &saved);
         }
     }
 }

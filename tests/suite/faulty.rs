@@ -1,0 +1,58 @@
+//! Disks with sectors that cannot be read: a loop device over a file that QEMU's storage daemon exports through
+//! FUSE, with its fault injection below. The host's kernel sees a disk that fails at exactly those sectors.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::tools::{Loop, faults, text, wait_for};
+
+/// A disk that fails.
+pub struct FaultyDisk {
+    device: Option<Loop>,
+    daemon: Child,
+}
+
+impl FaultyDisk {
+    /// `image` as a disk with logical sectors of `sector_size` bytes; reads that touch one of the `bad` 512-byte
+    /// sectors fail.
+    pub fn new(image: &Path, sector_size: u32, bad: &[u64]) -> FaultyDisk {
+        let export = image.with_extension("export");
+        std::fs::write(&export, "").unwrap();
+        let daemon = Command::new("qemu-storage-daemon")
+            .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(image))])
+            .args(["--blockdev", &faults("faults", "file", bad)])
+            .args(["--blockdev", "driver=raw,file=faults,node-name=disk"])
+            .args([
+                "--export",
+                &format!("type=fuse,id=e,node-name=disk,mountpoint={},writable=on", text(&export)),
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run qemu-storage-daemon: {error}"));
+        let mut disk = FaultyDisk { device: None, daemon };
+        wait_for("the faulty disk", || {
+            assert!(disk.daemon.try_wait().unwrap().is_none(), "qemu-storage-daemon has ended");
+            export.metadata().is_ok_and(|metadata| metadata.len() > 0)
+        });
+        disk.device = Some(Loop::attach(&export, sector_size));
+        disk
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.device.as_ref().unwrap().0.clone()
+    }
+}
+
+impl Drop for FaultyDisk {
+    fn drop(&mut self) {
+        self.device = None;
+        // Asked to end it unmounts its export; killed it would not.
+        let daemon = Pid::from_raw(self.daemon.id() as i32);
+        let _ended = kill(daemon, Signal::SIGTERM);
+        let _ended = self.daemon.wait();
+    }
+}

@@ -1,0 +1,478 @@
+//! Copies of metadata alone: against ntfsclone's, byte for byte, and that nothing private is in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::edit::{Editor, put, u32_at, u64_at};
+use crate::faulty::FaultyDisk;
+use crate::tools::{assert_same, assert_same_up_to, len, ntfsclone, ours, run, shell, text};
+use crate::volumes::{Mounted, Place, crowd, fill, given, mkntfs, small_volume};
+use crate::walk::{Walk, What};
+
+/// Where our bytes may differ from ntfsclone's, and why. Ours are zeros there, but for times and sequence numbers.
+const ACCEPTED: &[(What, &str)] = &[
+    (What::SequenceNumber, "kept here; ntfsclone sets those of deleted records to 1"),
+    (What::Fixup, "what belongs at the end of a stride is kept here, and wiped with it"),
+    (What::RecordSlack, "ntfsclone leaves it in the first twelve records, and between header and attributes"),
+    (What::Padding, "ntfsclone leaves up to seven bytes behind each value"),
+    (What::DeletedRecord, "ntfsclone leaves what it cannot parse"),
+    (What::BehindMft, "ntfsclone leaves what lies in clusters of $MFT that hold no records yet"),
+    (What::IndexSlack, "ntfsclone leaves it: names of deleted files"),
+    (What::EntryPadding, "ntfsclone leaves it"),
+    (What::UnusedBlock, "ntfsclone leaves them: names of deleted files"),
+    (What::PrivateValue, "ntfsclone leaves extended attributes and reparse points"),
+    (What::Log, "ntfsclone leaves log records, which hold pieces of files"),
+    (What::BehindEnd, "ntfsclone leaves what lies behind the end of a stream"),
+    (What::Extra, "ntfsclone copies all of the cluster in which the backup boot sector lies"),
+];
+
+/// An image: what the header says is in use, and the clusters.
+struct Image {
+    nr_used: u64,
+    clusters: BTreeMap<u64, Vec<u8>>,
+    cluster_size: u64,
+}
+
+/// Reads an image, of either program; a cluster that comes twice counts as it came last.
+fn parse(path: &Path) -> Image {
+    let bytes = std::fs::read(path).unwrap();
+    let cluster_size = u32_at(&bytes, 18);
+    let (device_size, nr_clusters) = (u64_at(&bytes, 22), u64_at(&bytes, 30));
+    let (mut at, mut lcn, mut clusters) = (u32_at(&bytes, 46) as usize, 0, BTreeMap::new());
+    while lcn <= nr_clusters {
+        if bytes[at] == 0 {
+            lcn = lcn.wrapping_add(u64_at(&bytes, at + 1));
+            at += 9;
+        } else {
+            let len = cluster_size.min(device_size - lcn * cluster_size) as usize;
+            clusters.insert(lcn, bytes[at + 1..at + 1 + len].to_vec());
+            at += 1 + len;
+            lcn += 1;
+        }
+    }
+    assert_eq!(at, bytes.len(), "{} ends with its last cluster", path.display());
+    Image { nr_used: u64_at(&bytes, 38), clusters, cluster_size }
+}
+
+/// The same clusters in both, and where their bytes differ a reason why.
+fn compare_images(volume: &Path, ours: &Path, theirs: &Path) {
+    let (ours, theirs) = (parse(ours), parse(theirs));
+    let numbers = |image: &Image| image.clusters.keys().copied().collect::<BTreeSet<_>>();
+    assert_eq!(numbers(&ours), numbers(&theirs), "clusters of {}", volume.display());
+    // ntfsclone counts the front of $LogFile twice.
+    assert_eq!(ours.nr_used, ours.clusters.len() as u64 - 1);
+    assert!(ours.nr_used <= theirs.nr_used);
+    let walk = Walk::new(volume);
+    for (lcn, bytes) in &ours.clusters {
+        explain(&walk, lcn * ours.cluster_size, bytes, &theirs.clusters[lcn]);
+    }
+}
+
+/// Each difference between these bytes, which lie at `pos` of the volume, has a reason.
+fn explain(walk: &Walk, pos: u64, ours: &[u8], theirs: &[u8]) {
+    for (pos, (a, b)) in (pos..).zip(ours.iter().zip(theirs)).filter(|(_, (a, b))| a != b) {
+        let what = walk.what(pos);
+        let wiped = match what {
+            Some(What::SequenceNumber) => *a == walk.byte(pos),
+            _ => *a == 0,
+        };
+        let accepted = ACCEPTED.iter().any(|(accepted, _)| Some(*accepted) == what);
+        assert!(wiped && accepted, "byte {pos:#x} is {a:#x}, ntfsclone's {b:#x}: {what:?}");
+    }
+}
+
+/// Saves, restores and clones the metadata of a volume with both programs, with every set of options, and compares.
+fn compare(volume: &Path) {
+    compare_all(volume, false);
+}
+
+fn compare_all(volume: &Path, made_by_windows: bool) {
+    for times in ["", "t"] {
+        for log in [&[][..], &["--full-logfile"]] {
+            compare_with(volume, made_by_windows, times, log);
+        }
+    }
+}
+
+/// The same with one set of options.
+pub fn compare_with(volume: &Path, made_by_windows: bool, times: &str, log: &[&str]) {
+    let place = Place::new();
+    let at = |name: &str| place.at(name);
+    let (ours_img, theirs_img, restored) = (at("ours.img"), at("theirs.img"), at("restored"));
+    let (save, clone) = (format!("-qfms{times}O"), format!("-qfm{times}O"));
+    let to = |options: &str, target: &Path| {
+        let args = [&[options, text(target)], log, &[text(volume)]].concat();
+        args.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    ours(to(&save, &ours_img)).ok();
+    ntfsclone(to(&save, &theirs_img)).ok();
+    compare_images(volume, &ours_img, &theirs_img);
+
+    // Restored by us from a file, a pipe and to a pipe, and cloned at once: the same bytes.
+    ours(["-q", "-r", "-o", text(&restored), text(&ours_img)]).ok();
+    assert_eq!(len(&restored), len(volume));
+    let (image, restored_name) = (text(&ours_img), text(&restored));
+    shell(&format!("$OURS -r -o - - < {image} 2>/dev/null | cmp - {restored_name}")).ok();
+    let (source, log_option) = (text(volume), log.join(" "));
+    shell(&format!("$OURS {save} - {log_option} {source} 2>/dev/null | cmp - {image}")).ok();
+    let cloned = at("cloned");
+    ours(to(&clone, &cloned)).ok();
+    assert_same(&cloned, &restored);
+
+    // Restored by ntfsclone: the same bytes as far as its file goes.
+    let their_restored = at("their-restored");
+    ntfsclone(["-q", "-r", "-o", text(&their_restored), image]).ok();
+    assert_same_up_to(&restored, &their_restored, len(&their_restored).min(len(&restored)));
+
+    // Its image, restored by us, as by itself.
+    let (a, b) = (at("a"), at("b"));
+    ours(["-q", "-r", "-o", text(&a), text(&theirs_img)]).ok();
+    ntfsclone(["-q", "-r", "-o", text(&b), text(&theirs_img)]).ok();
+    assert_same_up_to(&a, &b, len(&a).min(len(&b)));
+
+    // Its clone is its image restored, as ours is, so that the two clones differ as the images do. Not so on volumes that
+    // it changes by mounting the clone, which it does to wipe it: there it empties the log or repairs something.
+    if !made_by_windows {
+        let their_clone = at("their-clone");
+        ntfsclone(to(&clone, &their_clone)).ok();
+        assert_same(&their_clone, &b);
+    }
+}
+
+#[test]
+fn cluster_sizes() {
+    for (size, cluster_size) in [(24 << 20, 512), (24 << 20, 4096), (64 << 20, 65536)] {
+        let place = Place::new();
+        let volume = place.at("volume");
+        mkntfs(&volume, size, 512, cluster_size);
+        fill(&volume, 150);
+        compare(&volume);
+    }
+}
+
+#[test]
+fn sector_sizes() {
+    for (sector_size, cluster_size) in [(256, 256), (1024, 1024), (4096, 4096)] {
+        let place = Place::new();
+        let volume = place.at("volume");
+        mkntfs(&volume, 24 << 20, sector_size, cluster_size);
+        fill(&volume, 60);
+        compare(&volume);
+    }
+}
+
+#[test]
+fn odd_volumes() {
+    // $MFT in several runs, with records across two of them, and with an attribute list; the partition longer than the
+    // volume, and without the backup boot sector; files with attribute lists.
+    let place = Place::new();
+    let volume = place.at("volume");
+    for (cluster_size, first) in [(4096, 8), (512, 41)] {
+        mkntfs(&volume, 24 << 20, 512, cluster_size);
+        fill(&volume, 150);
+        Editor::open(&volume).fragment_mft(first);
+        compare(&volume);
+    }
+    mkntfs(&volume, 24 << 20, 512, 512);
+    fill(&volume, 150);
+    Editor::open(&volume).extend_mft(65, 20);
+    compare(&volume);
+    small_volume(&volume);
+    let sectors = Editor::open(&volume).total_sectors * 512;
+    let file = std::fs::OpenOptions::new().write(true).open(&volume).unwrap();
+    for size in [(24 << 20) + 50_000, sectors] {
+        file.set_len(size).unwrap();
+        compare(&volume);
+    }
+    mkntfs(&volume, 16 << 20, 512, 1024);
+    crowd(&volume);
+    compare(&volume);
+}
+
+/// What a walk through all folders sees, without times.
+fn listing(volume: &Path) -> String {
+    let mounted = Mounted::new(volume, "ro");
+    let walk = r"find . -printf '%p %y %i %n %s %l\n' | sort";
+    let said = shell(&format!("cd {} && {walk}", text(mounted.path()))).ok();
+    assert!(said.stdout.lines().count() > 3, "{}", said.stdout);
+    // Targets of links are told from where the volume is mounted.
+    said.stdout.replace(text(mounted.path()), "")
+}
+
+/// What `ntfsinfo` says of a volume.
+fn info(volume: &Path) -> String {
+    let said = run(Command::new("ntfsinfo").arg("-m").arg(volume)).ok();
+    said.stdout.lines().filter(|line| !line.contains("Name of device")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_clone_mounts_and_its_folders_are_the_same() {
+    let place = Place::new();
+    let mut volumes = given(&place);
+    // Neither driver mounts it before its log is worked through.
+    volumes.retain(|(name, _)| name != "logfileparser-tiny.ntfs");
+    for (name, cluster_size) in [("512", 512), ("4096", 4096), ("65536", 65536)] {
+        let volume = place.at(name);
+        mkntfs(&volume, 64 << 20, 512, cluster_size);
+        fill(&volume, 300);
+        volumes.push((name.to_owned(), volume));
+    }
+    for (name, volume) in volumes {
+        println!("{name}");
+        let clone = place.at("clone");
+        for options in ["-qmO", "-qmtO"] {
+            ours([options, text(&clone), text(&volume)]).ok();
+            assert_eq!(info(&clone), info(&volume));
+            let probe = |volume: &Path| run(Command::new("ntfs-3g.probe").arg("-w").arg(volume)).status;
+            assert_eq!(probe(&clone), probe(&volume));
+            assert_eq!(listing(&clone), listing(&volume));
+        }
+    }
+}
+
+/// Begins everything that must not be found in a copy.
+const MARK: &str = "MaRk3r";
+
+fn utf16(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// How often the marker is in a file, as bytes and as UTF-16.
+fn marks(path: &Path) -> usize {
+    let bytes = std::fs::read(path).unwrap();
+    let count = |wanted: &[u8]| bytes.windows(wanted.len()).filter(|window| *window == wanted).count();
+    count(MARK.as_bytes()) + count(&utf16(MARK))
+}
+
+/// Puts the marker at a place of the volume; it is found once more.
+fn plant(volume: &Path, what: &str, plant: impl FnOnce(&Editor)) {
+    let before = marks(volume);
+    plant(&Editor::open(volume));
+    assert!(marks(volume) > before, "{what} is not planted");
+}
+
+/// Puts the marker at byte `at` of a record, which must be slack or data.
+fn plant_in_record(editor: &Editor, mft_no: u64, at: usize) {
+    let mut record = editor.record(mft_no);
+    put(&mut record, at, MARK.as_bytes());
+    editor.put_record(mft_no, record);
+}
+
+/// A volume with the marker wherever something private can be.
+fn marked_volume(volume: &Path) {
+    mkntfs(volume, 24 << 20, 512, 4096);
+    {
+        let mounted = Mounted::new(volume, "streams_interface=windows");
+        let root = mounted.path();
+        std::fs::write(root.join("small"), format!("{MARK} in a small file")).unwrap();
+        std::fs::write(root.join("large"), MARK.repeat(3000)).unwrap();
+        std::fs::write(root.join("small:stream"), format!("{MARK} in a stream")).unwrap();
+        std::fs::write(root.join("extended"), "").unwrap();
+        std::fs::write(root.join("gone"), format!("{MARK} in a deleted file")).unwrap();
+        for folder in ["kept", "emptied"] {
+            std::fs::create_dir(root.join(folder)).unwrap();
+            for i in 0..300 {
+                let name = if i % 3 == 0 && folder == "kept" { "stays" } else { MARK };
+                std::fs::write(root.join(folder).join(format!("{name} called so {i}")), "x").unwrap();
+            }
+        }
+    }
+    {
+        let mounted = Mounted::new(volume, "");
+        std::fs::remove_file(mounted.path().join("gone")).unwrap();
+        for folder in ["kept", "emptied"] {
+            for entry in mounted.path().join(folder).read_dir().unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_name().to_string_lossy().starts_with(MARK) {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+            }
+        }
+    }
+    let in_use = |editor: &Editor, mft_no: u64| u32_at(&editor.record(mft_no), 0x18) as usize;
+    plant(volume, "behind what a user's record uses", |editor| {
+        let mft_no = editor.find("small");
+        plant_in_record(editor, mft_no, in_use(editor, mft_no) + 8);
+    });
+    for mft_no in [0, 1, 5, 9, 11] {
+        plant(volume, "behind what a record of NTFS uses", |editor| {
+            plant_in_record(editor, mft_no, in_use(editor, mft_no) + 8);
+        });
+    }
+    // One of the two may lie across the end of a stride.
+    let twice = MARK.repeat(2);
+    plant(volume, "a stream of the root folder", |editor| {
+        let record = editor.with_resident(editor.record(5), 0x80, "mine", twice.as_bytes());
+        editor.put_record(5, record);
+    });
+    plant(volume, "an extended attribute", |editor| {
+        let ea = [&[0, 0, 0, 0, 0, 4, 12, 0], &b"NAME\0"[..], twice.as_bytes()].concat();
+        let mft_no = editor.find("extended");
+        let record = editor.with_resident(editor.record(mft_no), 0xe0, "", &ea);
+        editor.put_record(mft_no, record);
+    });
+    plant(volume, "a reparse point that is no link", |editor| {
+        let point = [&[0x1a, 0, 0, 0x90, 12, 0, 0, 0], twice.as_bytes()].concat();
+        let mft_no = editor.find("large");
+        let record = editor.with_resident(editor.record(mft_no), 0xc0, "", &point);
+        editor.put_record(mft_no, record);
+    });
+    plant(volume, "a property of a kind that nobody knows", |editor| {
+        let mft_no = editor.find("large");
+        let record = editor.with_resident(editor.record(mft_no), 0x1000, "", twice.as_bytes());
+        editor.put_record(mft_no, record);
+    });
+    plant(volume, "behind the end of $AttrDef", |editor| {
+        editor.write(editor.first_cluster_of(4, 0x80) + 2560 + 100, MARK.as_bytes());
+    });
+    plant(volume, "behind the records of $MFT", |editor| {
+        let data = editor.attributes(&editor.record(0));
+        let data = data.iter().find(|attribute| u32_at(attribute, 0) == 0x80).unwrap();
+        let (allocated, size) = (u64_at(data, 40), u64_at(data, 56));
+        assert!(size < allocated);
+        editor.write(editor.record_pos(0) + allocated - 100, MARK.as_bytes());
+    });
+    plant(volume, "before the backup boot sector", |editor| {
+        editor.write(editor.nr_clusters() * editor.cluster_size + 700, MARK.as_bytes());
+    });
+    plant(volume, "in pages of $LogFile", |editor| {
+        let log = editor.first_cluster_of(2, 0x80);
+        for page in [1, 2, 4, 8, 16] {
+            editor.write(log + page * 4096, &[&b"RCRD\x28\0\x09\0"[..], &[1; 600]].concat());
+            editor.write(log + page * 4096 + 700, MARK.as_bytes());
+        }
+    });
+    plant(volume, "behind the last entry of an index", |editor| {
+        let used = |pos: &u64| u32_at(&editor.read(*pos, 4096), 0x1c);
+        let blocks = editor.blocks_of(editor.find("kept"));
+        let pos = blocks.into_iter().find(|pos| used(pos) < 3500).unwrap();
+        editor.write(pos + 0x18 + used(&pos) + 8, MARK.as_bytes());
+    });
+}
+
+#[test]
+fn nothing_private_is_copied() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    let volume = at("volume");
+    marked_volume(&volume);
+    assert!(marks(&volume) > 3500, "{}", marks(&volume));
+    // ntfsclone leaves some of it: the test can fail.
+    ntfsclone(["-qmso", text(&at("theirs")), text(&volume)]).ok();
+    assert!(marks(&at("theirs")) > 10, "{}", marks(&at("theirs")));
+    for options in ["-qmO", "-qmsO", "-qmtO", "-qmstO"] {
+        ours([options, text(&at("copy")), text(&volume)]).ok();
+        assert_eq!(marks(&at("copy")), 0, "{options}");
+    }
+    // The whole log is kept where it is asked for, and names of files that are there.
+    ours(["-q", "-m", "--full-logfile", "-O", text(&at("copy")), text(&volume)]).ok();
+    assert_eq!(marks(&at("copy")), 5);
+    let names = utf16("stays called so");
+    let copy = std::fs::read(at("copy")).unwrap();
+    assert!(copy.windows(names.len()).any(|window| window == names));
+    assert_eq!(listing(&at("copy")), listing(&volume));
+}
+
+#[test]
+fn times_are_wiped_unless_they_are_wanted() {
+    let place = Place::new();
+    let (volume, copy) = (place.at("volume"), place.at("copy"));
+    small_volume(&volume);
+    {
+        let mounted = Mounted::new(&volume, "");
+        let file = File::options().write(true).open(mounted.path().join("folder1/file1.bin")).unwrap();
+        // 2001-02-03 04:05:06
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(981_173_106)).unwrap();
+    }
+    let time = (116_444_736_000_000_000 + 981_173_106 * 10_000_000u64).to_le_bytes();
+    let found =
+        |path: &Path| std::fs::read(path).unwrap().windows(8).filter(|window| *window == time).count();
+    // In the record and in the folder's index.
+    assert_eq!(found(&volume), 2);
+    ours(["-qmO", text(&copy), text(&volume)]).ok().says("Wiped timestamp data     =");
+    assert_eq!(found(&copy), 0);
+    ours(["-qmtO", text(&copy), text(&volume)]).ok().says("Wiped timestamp data     =          0\n");
+    assert_eq!(found(&copy), 2);
+}
+
+/// Changes the end of one stride of a record or block, as a write that was cut off does.
+fn tear(editor: &Editor, pos: u64, stride: u64) {
+    let end = pos + stride * 512 + 510;
+    let torn: Vec<u8> = editor.read(end, 2).iter().map(|byte| byte ^ 0x55).collect();
+    editor.write(end, &torn);
+}
+
+#[test]
+fn torn_records_and_blocks_are_wiped_too() {
+    let place = Place::new();
+    let (volume, copy) = (place.at("volume"), place.at("copy"));
+    for stride in [0, 1] {
+        marked_volume(&volume);
+        let editor = Editor::open(&volume);
+        let record = editor.record_pos(editor.find("small"));
+        let [block, other, ..] = editor.blocks_of(editor.find("kept"))[..] else { panic!("few blocks") };
+        tear(&editor, record, stride);
+        tear(&editor, block, stride * 5);
+        // A block that is none, though the bitmap counts it.
+        editor.write(other, &MARK.repeat(600).as_bytes()[..2000]);
+        let (to, from) = (text(&copy), text(&volume));
+        ours(["-q", "-m", "-O", to, from]).exits(1).says(&format!("at byte {record:#x}: update sequence"));
+        for go_on in ["--ignore-fs-check", "--rescue"] {
+            for options in ["-qmO", "-qmsO"] {
+                let said = ours([go_on, options, to, from]).ok();
+                let said =
+                    said.says(&format!("at byte {record:#x}: update sequence mismatch in sector {stride}"));
+                let said = said.says(&format!("at byte {block:#x}: update sequence mismatch"));
+                said.says(&format!("at byte {other:#x}: no record")).says("Damaged: 3 ");
+                assert_eq!(marks(&copy), 0, "{go_on} {options}");
+            }
+            ours([go_on, "-qmO", to, from]).ok();
+            let clone = Editor::open(&copy);
+            // What lies before the damage is left.
+            let name = utf16("stays called so");
+            let good = clone.read(block, 4096).windows(name.len()).any(|window| window == name);
+            assert_eq!((clone.read(record, 4) == b"FILE", good), (stride == 1, stride == 1));
+            assert_eq!(clone.read(other, 4096), vec![0; 4096]);
+            ours([go_on, "--strict", "-qmO", to, from]).exits(3);
+        }
+        // Only the index is damaged: that shows when it is read, and leaves no copy.
+        tear(&editor, record, stride);
+        ours(["-qmo", text(&place.at("new")), from]).exits(1).says(&format!("at byte {block:#x}: update"));
+        assert!(!place.at("new").exists());
+        std::fs::remove_file(place.at("new.part")).unwrap();
+    }
+}
+
+#[test]
+fn bad_sectors_in_metadata_are_marked_and_the_rest_is_wiped() {
+    let place = Place::new();
+    let (volume, copy) = (place.at("volume"), place.at("copy"));
+    marked_volume(&volume);
+    let editor = Editor::open(&volume);
+    let block = editor.blocks_of(editor.find("kept"))[0];
+    let record = editor.record_pos(editor.find("small"));
+    let backup = editor.total_sectors * 512;
+    let bad = [block + 512, record + 512, backup].map(|pos| pos / 512);
+    let disk = FaultyDisk::new(&volume, 512, &bad);
+    let said = ours(["--rescue", "-qmO", text(&copy), text(&disk.path())]).ok();
+    let said = said.says(&format!("({:#x}): marked BadSectoR", block + 512));
+    said.says("Lost: 1536 bytes could not be read and are marked BadSectoR.");
+    assert_eq!(marks(&copy), 0);
+    let clone = Editor::open(&copy);
+    for sector in bad {
+        assert_eq!(&clone.read(sector * 512, 10), b"BadSectoR\0", "sector {sector}");
+    }
+    ours(["-qmO", text(&copy), text(&disk.path())]).exits(1).says("the disk is failing");
+}
+
+#[test]
+fn volumes_that_were_given() {
+    let place = Place::new();
+    for (name, volume) in given(&place) {
+        println!("{name}");
+        compare_all(&volume, true);
+    }
+}
