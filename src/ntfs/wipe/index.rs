@@ -188,3 +188,77 @@ fn wipe_entry(bytes: &mut [u8], kind: Kind, wiping: Wiping, wiped: &mut Wiped) -
     }
     Some(len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLDER: &[u8] = b"$\0I\x003\x000\0";
+    const WIPE: Wiping = Wiping { keep_times: false };
+
+    /// An entry with a key of `key` bytes, each `fill`, and three bytes behind it.
+    fn entry(key: u8, fill: u8, flags: u8) -> Vec<u8> {
+        let len = (16 + key + 3).next_multiple_of(8);
+        let mut bytes = vec![0; 16];
+        (bytes[8], bytes[10], bytes[12]) = (len, key, flags);
+        bytes.resize(16 + usize::from(key), fill);
+        bytes.resize(len.into(), 0xaa);
+        bytes
+    }
+
+    /// A block of 1024 bytes on disk, all that is nobody's filled with 0xaa.
+    fn block() -> Vec<u8> {
+        let entries = [entry(69, 1, 0), entry(69, 2, 0), entry(0, 0, 2)].concat();
+        let mut bytes = vec![0xaa; 1024];
+        bytes[..0x28].fill(0);
+        bytes[..8].copy_from_slice(b"INDX\x28\0\x03\0");
+        bytes[0x18] = 0x18;
+        bytes[0x1c..0x1e].copy_from_slice(&(0x18 + entries.len() as u16).to_le_bytes());
+        bytes[0x28..0x2e].copy_from_slice(&[7, 0, 0xaa, 0xaa, 0xaa, 0xaa]);
+        bytes[0x30..0x30 + entries.len()].copy_from_slice(&entries);
+        bytes[510..512].copy_from_slice(&[7, 0]);
+        bytes[1022..].copy_from_slice(&[7, 0]);
+        bytes
+    }
+
+    #[test]
+    fn entries_stay_and_all_around_them_goes() {
+        let mut bytes = block();
+        let mut wiped = Wiped::default();
+        wipe_block(&mut bytes, Kind::of(FOLDER), WIPE, &mut wiped).unwrap();
+        assert_eq!(wiped.times, 64);
+        assert!(!bytes.contains(&0xaa));
+        // Before the times, and behind them.
+        assert_eq!((&bytes[0x40..0x48], &bytes[0x68..0x85]), (&[1; 8][..], &[1; 29][..]));
+        assert_eq!((&bytes[510..512], &bytes[1022..]), (&[7, 0][..], &[7, 0][..]));
+    }
+
+    #[test]
+    fn what_is_no_block_is_wiped_and_told() {
+        for (at, value, begins) in
+            [(0, b'X', 0), (510, 6, 0), (0x1d, 0xff, 0x2e), (0x18, 0, 0x2e), (0x38, 9, 0x30)]
+        {
+            let mut bytes = block();
+            bytes[at] = value;
+            assert!(wipe_block(&mut bytes, Kind::of(FOLDER), WIPE, &mut Wiped::default()).is_err());
+            assert!(bytes[begins..510].iter().all(|byte| *byte == 0), "byte {at:#x} is {value:#x}");
+        }
+        // Torn behind the entries: they stay.
+        let mut bytes = block();
+        bytes[1022] = 6;
+        assert!(wipe_block(&mut bytes, Kind::of(FOLDER), WIPE, &mut Wiped::default()).is_err());
+        assert!(bytes[0x40..0x48] == [1; 8] && bytes[512..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn times_of_quotas_are_wiped() {
+        let mut quota = entry(4, 1, 0);
+        quota[..4].copy_from_slice(&[24, 0, 48, 0]);
+        quota[8] = 72;
+        quota.resize(72, 5);
+        let mut wiped = Wiped::default();
+        assert_eq!(wipe_entry(&mut quota, Kind::of(b"$\0Q\0"), WIPE, &mut wiped), Some(72));
+        assert_eq!((&quota[32..40], &quota[40..48]), (&[5; 8][..], &super::super::EPOCH.to_le_bytes()[..]));
+        assert_eq!(wiped.times, 8);
+    }
+}

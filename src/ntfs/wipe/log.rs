@@ -87,3 +87,54 @@ fn restart_area(page: &[u8]) -> Option<(usize, usize)> {
     let (area, _) = RestartArea::ref_from_prefix(area).ok()?;
     Some((start, start + usize::from(area.len.get())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(magic: &[u8; 4], header: u8) -> Vec<u8> {
+        let mut page = vec![0x55; PAGE];
+        page[..4].copy_from_slice(magic);
+        page[4..8].copy_from_slice(&[header, 0, 9, 0]);
+        page[usize::from(header)..][..2].copy_from_slice(&[7, 0]);
+        page.chunks_mut(STRIDE).for_each(|stride| stride[STRIDE - 2..].copy_from_slice(&[7, 0]));
+        page
+    }
+
+    #[test]
+    fn a_page_of_records_keeps_its_header() {
+        let mut bytes = page(b"RCRD", 40);
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert_eq!(bytes[..40], page(b"RCRD", 40)[..40]);
+        assert!(bytes[42..510].iter().all(|byte| *byte == 0) && bytes[510..512] == [7, 0]);
+    }
+
+    #[test]
+    fn a_restart_page_keeps_its_area() {
+        let mut bytes = page(b"RSTR", 30);
+        bytes[0x10..0x14].copy_from_slice(&(PAGE as u32).to_le_bytes());
+        bytes[0x18..0x1a].copy_from_slice(&[64, 0]);
+        bytes[64 + 20..64 + 22].copy_from_slice(&[200, 0]);
+        let before = bytes.clone();
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert_eq!(bytes[64..264], before[64..264]);
+        assert!(
+            bytes[264..510].iter().chain(&bytes[48..64]).all(|byte| *byte == 0) && bytes[510..512] == [7, 0]
+        );
+    }
+
+    #[test]
+    fn other_pages_are_zeros_unless_the_log_was_emptied() {
+        let mut bytes = vec![0xff; PAGE];
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert!(bytes.iter().all(|byte| *byte == 0xff));
+        bytes[9] = 1;
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        // A part of a page: nothing tells where its records begin.
+        let mut part = page(b"RCRD", 40);
+        part.truncate(512);
+        wipe_page(&mut part, &mut Wiped::default());
+        assert!(part[..4] == *b"RCRD" && part[40..].iter().all(|byte| *byte == 0));
+    }
+}

@@ -108,3 +108,124 @@ fn wipe_attribute(
     let end = body_end.max(name_end).min(offset + len);
     wiped.unused += zero(bytes.get_mut(end..offset + len).unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ntfs::attr::types;
+
+    const KEEP: Wiping = Wiping { keep_times: true };
+    const WIPE: Wiping = Wiping { keep_times: false };
+
+    fn attribute(kind: u32, value: &[u8], padding: u8) -> Vec<u8> {
+        let len = (24 + value.len()).next_multiple_of(8);
+        let mut bytes = vec![0; 24];
+        bytes[..4].copy_from_slice(&kind.to_le_bytes());
+        bytes[4..8].copy_from_slice(&(len as u32).to_le_bytes());
+        bytes[16..20].copy_from_slice(&(value.len() as u32).to_le_bytes());
+        bytes[20] = 24;
+        bytes.extend(value);
+        bytes.resize(len, padding);
+        bytes
+    }
+
+    /// A record on disk with times and data, of 1024 bytes, all that is nobody's filled with 0xaa.
+    fn record(flags: u8) -> Vec<u8> {
+        let body = [
+            attribute(types::STANDARD_INFORMATION, &[1; 48], 0),
+            attribute(types::DATA, &[2; 13], 0xaa),
+            vec![0xff; 4],
+            vec![0x11; 4],
+        ];
+        let body = body.concat();
+        let mut bytes = vec![0xaa; 1024];
+        bytes[..0x38].fill(0);
+        bytes[..8].copy_from_slice(b"FILE\x30\0\x03\0");
+        bytes[0x14] = 0x38;
+        bytes[0x16] = flags;
+        bytes[0x18] = 0x38 + body.len() as u8;
+        bytes[0x38..0x38 + body.len()].copy_from_slice(&body);
+        bytes[0x30..0x32].copy_from_slice(&[7, 0]);
+        for stride in [1, 2] {
+            bytes[0x30 + 2 * stride..0x32 + 2 * stride].copy_from_slice(&[0xaa; 2]);
+            bytes[stride * 512 - 2..stride * 512].copy_from_slice(&[7, 0]);
+        }
+        bytes
+    }
+
+    fn wipe(bytes: &mut [u8], mft_no: u64, wiping: Wiping) -> (Result<(), Fault>, Wiped) {
+        let mut wiped = Wiped::default();
+        let outcome = wipe_record(bytes, mft_no, wiping, &mut vec![0; bytes.len()], &mut wiped);
+        (outcome, wiped)
+    }
+
+    #[test]
+    fn a_users_record_keeps_its_structure_and_sequence_number() {
+        let mut bytes = record(1);
+        let (outcome, wiped) = wipe(&mut bytes, 40, WIPE);
+        assert!(outcome.is_ok());
+        assert_eq!((wiped.resident, wiped.times, wiped.deleted), (13, 32, 0));
+        let behind = 1024 - (0x38 + 72 + 40 + 8);
+        assert_eq!(wiped.unused, 3 + behind);
+        assert_eq!(
+            (&bytes[0x30..0x36], &bytes[510..512], &bytes[1022..]),
+            (&[7, 0, 0, 0, 0, 0][..], &[7, 0][..], &[7, 0][..])
+        );
+        let fixed = crate::ntfs::record::Record::parse(&mut bytes).unwrap();
+        let values: Vec<_> = fixed.attributes().map(|attribute| attribute.unwrap().body).collect();
+        let [Body::Resident(times), Body::Resident(data)] = values[..] else { panic!("{values:?}") };
+        assert_eq!(
+            (times[..8] == super::super::EPOCH.to_le_bytes(), &times[32..], data),
+            (true, &[1; 16][..], &[0; 13][..])
+        );
+    }
+
+    #[test]
+    fn a_record_of_ntfs_itself_keeps_its_data() {
+        let mut bytes = record(1);
+        let (_, wiped) = wipe(&mut bytes, 11, KEEP);
+        assert_eq!((wiped.resident, wiped.times), (0, 0));
+        assert!(bytes.windows(13).any(|window| window == [2; 13]) && !bytes.contains(&0xaa));
+    }
+
+    #[test]
+    fn of_a_deleted_record_only_the_header_is_left() {
+        let mut bytes = record(0);
+        let before = bytes.clone();
+        let (outcome, wiped) = wipe(&mut bytes, 40, KEEP);
+        assert!(outcome.is_ok() && wiped.unused == 0 && wiped.deleted > 900);
+        assert_eq!((&bytes[..0x32], &bytes[510..512]), (&before[..0x32], &[7, 0][..]));
+        assert!(bytes[0x32..510].iter().chain(&bytes[512..1022]).all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_torn_record_keeps_what_lies_before_the_damage() {
+        let mut bytes = record(1);
+        bytes[1022] = 6;
+        let (outcome, _) = wipe(&mut bytes, 40, WIPE);
+        assert!(matches!(outcome, Err(Fault::Torn(torn)) if torn.sector == 1));
+        assert!(bytes[..4] == *b"FILE" && bytes[512..].iter().all(|byte| *byte == 0));
+        let mut bytes = record(1);
+        bytes[510] = 6;
+        assert!(wipe(&mut bytes, 40, WIPE).0.is_err());
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_is_no_record_or_contradicts_itself_is_zeros_from_there_on() {
+        let mut bytes = vec![0x55; 1024];
+        assert!(matches!(wipe(&mut bytes, 40, WIPE).0, Err(Fault::NotARecord { .. })));
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        // The length of the second attribute.
+        let mut bytes = record(1);
+        let at = 0x38 + 72;
+        bytes[at + 4] = 3;
+        assert!(matches!(wipe(&mut bytes, 40, WIPE).0, Err(Fault::Header { .. })));
+        assert!(bytes[at..510].iter().all(|byte| *byte == 0) && bytes[0x38] == 0x10);
+        // The offset of the first.
+        let mut bytes = record(1);
+        bytes[0x15] = 0xff;
+        assert!(wipe(&mut bytes, 40, WIPE).0.is_err());
+        assert!(bytes[0x36..510].iter().all(|byte| *byte == 0));
+    }
+}
