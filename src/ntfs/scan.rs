@@ -413,8 +413,12 @@ impl Scan<'_> {
             if !self.tolerance.damage {
                 return Err(error);
             }
+            let saved = match self.collector {
+                Some(_) => "of them only metadata is copied",
+                None => "all of them are saved",
+            };
             self.observer.tell(Event::Warning(format_args!(
-                "$Bitmap and the MFT disagree about {} clusters ({}): all of them are saved",
+                "$Bitmap and the MFT disagree about {} clusters ({}): {saved}",
                 self.mismatches.total(),
                 self.mismatches
             )));
