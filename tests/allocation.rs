@@ -7,14 +7,20 @@
 use std::fs::File;
 use std::io;
 
-use ntfsrescue::copy::{Feed, Reader, VolumeFeed, pump};
+use ntfsrescue::copy::{Feed, MetadataFeed, Reader, VolumeFeed, pump};
 use ntfsrescue::extent::{ClusterSet, Extent};
 use ntfsrescue::image::{ImageReader, ImageSink};
+use ntfsrescue::io::disk::Disk;
 use ntfsrescue::io::raw::RawSink;
 use ntfsrescue::io::stream::{Output, StreamSink};
 use ntfsrescue::io::{ReadError, Sink, Source, WriteError};
+use ntfsrescue::ntfs::metadata::Collector;
+use ntfsrescue::ntfs::scan::scan;
+use ntfsrescue::ntfs::wipe::Wiping;
+use ntfsrescue::ntfs::{Tolerance, Volume};
 use ntfsrescue::plan::Plan;
 use ntfsrescue::report::{Channel, Reporter};
+use ntfsrescue::serial::{NewSerial, SerialFeed};
 use ntfsrescue::units::{Geometry, Lcn};
 
 #[global_allocator]
@@ -115,4 +121,22 @@ fn the_copy_loop_allocates_nothing() {
     let mut restored = RawSink::file(create("restored"), "restored".into(), &geometry);
     assert_copies_without_allocating("restore", &mut ImageReader::open(saved).unwrap(), &mut restored);
     assert!(std::fs::read(at("raw")).unwrap() == std::fs::read(at("restored")).unwrap());
+
+    // Metadata, wiped and with a new serial number.
+    File::create(at("volume")).unwrap().set_len(256 << 20).unwrap();
+    let made =
+        std::process::Command::new("mkntfs").args(["-F", "-Q", "-q", "-c", "512"]).arg(at("volume")).status();
+    assert!(made.unwrap().success());
+    let disk = Disk::open(&at("volume")).unwrap();
+    let opened = Volume::open(&disk, Tolerance::RESCUE, &reporter).unwrap();
+    let mut collector = Collector::new(&opened, false);
+    scan(&opened, Tolerance::RESCUE, Some(&mut collector), &reporter).unwrap();
+    let metadata = collector.conclude(&opened, Tolerance::RESCUE, &reporter).unwrap();
+    let reader = Reader::new(&disk, 512, true, &reporter);
+    let wiping = Wiping { keep_times: false };
+    let info = &opened.info;
+    let feed = MetadataFeed::new(reader, &metadata, info, wiping, Tolerance::RESCUE, &reporter);
+    let mut feed = SerialFeed::new(feed, NewSerial::Full, info.geometry, &reporter);
+    let mut raw = RawSink::file(create("metadata"), "metadata".into(), &info.geometry);
+    assert_copies_without_allocating("metadata", &mut feed, &mut raw);
 }
