@@ -14,5 +14,6 @@ mod firmware;
 mod hostile;
 mod install;
 mod rescue;
+mod serial;
 mod tools;
 mod volumes;
