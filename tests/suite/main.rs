@@ -12,6 +12,7 @@ mod device;
 mod edit;
 mod firmware;
 mod hostile;
+mod images;
 mod install;
 mod rescue;
 mod serial;
