@@ -5,14 +5,17 @@
 
 use std::fmt;
 use std::process::exit;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
 /// How long a job may take to end in order.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a message may take to be written.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Added to a signal's number: the exit status by which shells tell of a signal.
 const SIGNALLED: u8 = 128;
@@ -47,8 +50,8 @@ impl Interrupt {
 
     fn wait(&self, signals: &SigSet, tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) {
         let Ok(signal) = signals.wait() else { return };
+        say(&tell, format!("{signal}: ending; once more to end at once"));
         self.signal.store(signal as i32, Ordering::Relaxed);
-        tell(format_args!("{signal}: ending; once more to end at once"));
         let at_once = tell.clone();
         std::thread::spawn(move || {
             std::thread::sleep(GRACE);
@@ -74,9 +77,20 @@ fn exit_status(signal: Signal) -> u8 {
     SIGNALLED + signal as u8
 }
 
-fn end_at_once(signal: Signal, tell: &impl Fn(fmt::Arguments<'_>)) {
-    tell(format_args!("ERROR: ended by {signal} before the job was done: what was written is unfinished"));
+fn end_at_once(signal: Signal, tell: &(impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static)) {
+    say(tell, format!("ERROR: ended by {signal} before the job was done: what was written is unfinished"));
     exit(exit_status(signal).into());
+}
+
+/// Tells, but does not wait for ever: the messages may go to a pipe that nobody reads any more.
+fn say(tell: &(impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static), line: String) {
+    let (said, heard) = mpsc::channel();
+    let tell = tell.clone();
+    std::thread::spawn(move || {
+        tell(format_args!("{line}"));
+        let _nobody_waits = said.send(());
+    });
+    let _unread = heard.recv_timeout(PATIENCE);
 }
 
 /// The signals that are ignored, one bit each, the lowest for signal 1; none where the kernel does not tell.
@@ -84,4 +98,28 @@ fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn the_status_is_the_one_that_shells_show() {
+        let interrupt = Interrupt::default();
+        assert_eq!((interrupt.signal(), interrupt.exit_status()), (None, None));
+        for (signal, status) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+            interrupt.signal.store(signal as i32, Ordering::Relaxed);
+            assert_eq!((interrupt.signal(), interrupt.exit_status()), (Some(signal), Some(status)));
+        }
+    }
+
+    #[test]
+    fn a_message_that_hangs_is_left_alone() {
+        let start = Instant::now();
+        say(&|_: fmt::Arguments<'_>| std::thread::sleep(100 * PATIENCE), "unread".into());
+        assert!(start.elapsed() < 50 * PATIENCE);
+    }
 }

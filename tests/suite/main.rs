@@ -14,6 +14,7 @@ mod firmware;
 mod hostile;
 mod images;
 mod install;
+mod interrupt;
 mod outputs;
 mod rescue;
 mod serial;
