@@ -18,5 +18,6 @@ mod interrupt;
 mod outputs;
 mod rescue;
 mod serial;
+mod states;
 mod tools;
 mod volumes;
