@@ -96,11 +96,11 @@ impl Drop for Running {
 struct SlowDisk(Child);
 
 impl SlowDisk {
-    fn new(place: &Place) -> SlowDisk {
+    fn new(place: &Place, bytes_per_second: u32) -> SlowDisk {
         let (volume, slow) = (place.at("volume"), place.at("slow"));
         std::fs::write(&slow, "").unwrap();
         let daemon = Command::new("qemu-storage-daemon")
-            .args(["--object", "throttle-group,id=group,x-bps-read=1500000"])
+            .args(["--object", &format!("throttle-group,id=group,x-bps-read={bytes_per_second}")])
             .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(&volume))])
             .args(["--blockdev", "driver=throttle,file=file,throttle-group=group,node-name=disk"])
             .args(["--export", &format!("type=fuse,id=e,node-name=disk,mountpoint={}", text(&slow))])
@@ -138,7 +138,7 @@ fn copies_from_a_slow_disk() {
     std::fs::write(at("disk-file"), noise(5, 24 << 20)).unwrap();
     format(&at("disk-file"), 512, 4096);
     let disk = Loop::attach(&at("disk-file"), 512);
-    let slow = SlowDisk::new(&place);
+    let slow = SlowDisk::new(&place, 1_500_000);
     let part = "what was copied so far is left in 'new.part'";
     let device = text(&disk.0).to_owned();
     let unfinished = |name: &str| format!("'{name}' is unfinished and holds no usable copy");
@@ -166,6 +166,26 @@ fn copies_from_a_slow_disk() {
         } else if !args.contains("-s") {
             assert_no_boot_sector(&(if args.contains("old") { at("old") } else { disk.0.clone() }));
         }
+    }
+    drop(slow);
+}
+
+#[test]
+fn while_the_volume_is_scanned_nothing_changes() {
+    let place = Place::new();
+    small_volume(&place.at("volume"));
+    // `$MFT` alone takes a second.
+    let slow = SlowDisk::new(&place, 250_000);
+    std::fs::write(place.at("old"), "what was there").unwrap();
+    for args in ["-o new slow", "--rescue -s -O old slow"] {
+        let mut job =
+            Running::start(Command::new(OURS).args(args.split(' ')).current_dir(place.at("")), false);
+        job.says("Scanning volume");
+        job.signal(SIGINT);
+        job.exits(130);
+        job.was_interrupted(SIGINT);
+        assert_eq!(place.names(), ["old", "slow", "volume"]);
+        assert_eq!(std::fs::read(place.at("old")).unwrap(), b"what was there");
     }
     drop(slow);
 }
