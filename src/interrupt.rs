@@ -2,20 +2,25 @@
 //!
 //! No handlers: the signals are blocked in all threads, and one thread waits for them. The job looks between two reads
 //! whether it is to end. Where a read or write does not come back, as on a disk that hangs, the process ends without it.
+//! In the end the process ends by the signal itself, as one does that does not care: a script that is interrupted with it
+//! then ends too, instead of going on to the next volume.
 
 use std::fmt;
 use std::process::exit;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 
 /// How long a job may take to end in order.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Added to a signal's number: the exit status by which shells tell of a signal.
-const SIGNALLED: u8 = 128;
+/// How long a message may take to be written.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Added to a signal's number: the exit status by which shells tell of a signal, should it not end the process.
+const SIGNALLED: i32 = 128;
 
 /// What came of waiting for signals.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +52,8 @@ impl Interrupt {
 
     fn wait(&self, signals: &SigSet, tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) {
         let Ok(signal) = signals.wait() else { return };
+        say(&tell, format!("{signal}: ending; once more to end at once"));
         self.signal.store(signal as i32, Ordering::Relaxed);
-        tell(format_args!("{signal}: ending; once more to end at once"));
         let at_once = tell.clone();
         std::thread::spawn(move || {
             std::thread::sleep(GRACE);
@@ -63,20 +68,29 @@ impl Interrupt {
     pub fn signal(&self) -> Option<Signal> {
         Signal::try_from(self.signal.load(Ordering::Relaxed)).ok()
     }
-
-    /// The exit status of a job that ended because of a signal.
-    pub fn exit_status(&self) -> Option<u8> {
-        self.signal().map(exit_status)
-    }
 }
 
-fn exit_status(signal: Signal) -> u8 {
-    SIGNALLED + signal as u8
+/// Ends the process by this signal.
+pub fn end_by(signal: Signal) -> ! {
+    let signals = SigSet::from_iter([signal]);
+    let _both_can_fail = signals.thread_unblock().and_then(|()| raise(signal));
+    exit(SIGNALLED + signal as i32);
 }
 
-fn end_at_once(signal: Signal, tell: &impl Fn(fmt::Arguments<'_>)) {
-    tell(format_args!("ERROR: ended by {signal} before the job was done: what was written is unfinished"));
-    exit(exit_status(signal).into());
+fn end_at_once(signal: Signal, tell: &(impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static)) {
+    say(tell, format!("ERROR: ended by {signal} before the job was done: what was written is unfinished"));
+    end_by(signal);
+}
+
+/// Tells, but does not wait for ever: the messages may go to a pipe that nobody reads any more.
+fn say(tell: &(impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static), line: String) {
+    let (said, heard) = mpsc::channel();
+    let tell = tell.clone();
+    std::thread::spawn(move || {
+        tell(format_args!("{line}"));
+        let _nobody_waits = said.send(());
+    });
+    let _unread = heard.recv_timeout(PATIENCE);
 }
 
 /// The signals that are ignored, one bit each, the lowest for signal 1; none where the kernel does not tell.
@@ -84,4 +98,18 @@ fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_message_that_hangs_is_left_alone() {
+        let start = Instant::now();
+        say(&|_: fmt::Arguments<'_>| std::thread::sleep(100 * PATIENCE), "unread".into());
+        assert!(start.elapsed() < 50 * PATIENCE);
+    }
 }

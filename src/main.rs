@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use ntfsrescue::args::{Args, ArgsError};
 use ntfsrescue::event::{Event, Observer};
 use ntfsrescue::init;
-use ntfsrescue::interrupt::Interrupt;
+use ntfsrescue::interrupt::{self, Interrupt};
 use ntfsrescue::job::Job;
 use ntfsrescue::report::{Channel, Reporter};
 use ntfsrescue::run;
 
-/// Everything that fails, usage errors too: as ntfsclone does. A job that a signal ended exits as shells tell of that.
+/// Everything that fails, usage errors too: as ntfsclone does.
 const FAILED: u8 = 1;
 /// Something was lost, under `--strict`.
 const DAMAGED: u8 = 3;
@@ -47,7 +47,7 @@ fn command_line(argv: Vec<OsString>) -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             reporter.error(&error);
-            interrupt.exit_status().unwrap_or(FAILED).into()
+            interrupt.signal().map_or(FAILED.into(), |signal| interrupt::end_by(signal))
         }
     }
 }

@@ -183,15 +183,19 @@ impl<R: Read> ImageReader<R> {
     }
 
     /// Reads all of `buf`; false where the image ends before that.
-    fn fill(&mut self, buf: &mut [u8]) -> Result<bool, ImageError> {
-        match self.input.read_exact(buf) {
-            Ok(()) => {
-                self.at += buf.len() as u64;
-                Ok(true)
+    fn fill(&mut self, mut buf: &mut [u8]) -> Result<bool, ImageError> {
+        while !buf.is_empty() {
+            match self.input.read(buf) {
+                Ok(0) => return Ok(false),
+                Ok(n) => {
+                    self.at += n as u64;
+                    buf = buf.get_mut(n..).unwrap_or_default();
+                }
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(ImageError::Read { at: self.at, cause }),
             }
-            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(cause) => Err(ImageError::Read { at: self.at, cause }),
         }
+        Ok(true)
     }
 
     fn cut_off(&self, what: &'static str) -> ImageError {
@@ -280,7 +284,7 @@ mod tests {
         }
         assert_eq!(
             error(&[cluster(1, 512), cluster(2, 100)]),
-            "image is cut off at its byte 0x23a: it ends in the data of cluster 1 of 6"
+            "image is cut off at its byte 0x29e: it ends in the data of cluster 1 of 6"
         );
         assert!(error(&[cluster(1, 512)]).contains("ends in the command of cluster 1"));
         assert!(error(&[skip(6), cluster(1, 99)]).contains("ends in the data of cluster 6"));

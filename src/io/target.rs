@@ -232,8 +232,9 @@ impl Target {
             // Truncating gives back what the file holds now.
             Kind::File => std::fs::metadata(&target).map_or(0, |metadata| metadata.blocks() * 512),
         };
-        let folder = folder_of(&self.path);
-        let stat = nix::sys::statvfs::statvfs(folder).map_err(|errno| TargetError::System {
+        // A link's file may be on another file system than the link: those in /dev/fd always are.
+        let place = if self.path.exists() { &self.path } else { folder_of(&self.path) };
+        let stat = nix::sys::statvfs::statvfs(place).map_err(|errno| TargetError::System {
             what: "ask for the room for",
             target: target.clone(),
             cause: errno.into(),

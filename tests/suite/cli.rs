@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::edit::Editor;
 use crate::tools::{Said, assert_same, len, ours, run, shell, text};
-use crate::volumes::{Mounted, Place, mkntfs, small_volume};
+use crate::volumes::{Mounted, Place, mkntfs};
 
 /// A volume, an image of it, and what the folder with them held.
 struct Scene {
@@ -217,37 +217,6 @@ fn mounted_volumes() {
     scene.run("-r -O volume image").exits(1).says("target 'volume' is mounted on '/");
     scene.run("-q -o new volume").ok();
     assert_same(&scene.place.at("new"), &volume);
-}
-
-/// A file system of a megabyte, unmounted when dropped.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> SmallDisk {
-        std::fs::create_dir(at).unwrap();
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at)).ok();
-        SmallDisk(at.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        run(Command::new("umount").arg(&self.0));
-    }
-}
-
-#[test]
-fn no_room() {
-    let place = Place::new();
-    small_volume(&place.at("volume"));
-    let disk = SmallDisk::mount(&place.at("disk"));
-    let (volume, target) = (place.at("volume"), disk.0.join("new"));
-    ours(["-o", text(&target), text(&volume)]).exits(1).says("no room for").says("bytes free, but");
-    ours(["-s", "-o", text(&target), text(&volume)]).exits(1).says("no room for");
-    assert_eq!(disk.0.read_dir().unwrap().count(), 0);
-    // A device that always says it is full.
-    let said = ours(["-s", "-O", "/dev/full", text(&volume)]).exits(1);
-    said.says("cannot write").says("of '/dev/full': No space left on device");
 }
 
 #[test]

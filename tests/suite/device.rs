@@ -264,6 +264,38 @@ fn images_on_devices() {
 }
 
 #[test]
+fn metadata_on_a_device_needs_force() {
+    let place = Place::new();
+    let at = |name| place.at(name);
+    small_volume(&at("volume"));
+    noisy(&at("disk"), SIZE);
+    std::fs::copy(at("disk"), at("before")).unwrap();
+    for (options, wanted) in [("-qm", "clone"), ("-qms", "image")] {
+        let (volume, wanted) = (at("volume"), at(wanted));
+        ours([options, "-o", text(&wanted), text(&volume)]).ok();
+        let disk = Loop::attach(&at("disk"), 512);
+        let args = |more| [options, more, "-O", text(&disk.0), text(&volume)].map(str::to_owned);
+        ours(args("-q")).exits(1).says("metadata alone on a device is a volume whose files are all zeros");
+        ntfsclone(args("-q")).exits(1);
+        assert_same_up_to(&disk.0, &at("before"), SIZE);
+        ours(args("-f")).ok();
+        drop(disk);
+        if options == "-qms" {
+            assert_same_up_to(&wanted, &at("disk"), len(&wanted));
+            ours(["-q", "-r", "-O", text(&at("restored")), text(&at("disk"))]).ok();
+            assert_same(&at("restored"), &at("clone"));
+        } else {
+            // Both hold the same metadata; between it lies what was there.
+            for (from, to) in [("disk", "from-disk"), ("clone", "from-clone")] {
+                ours(["-qms", "-o", text(&at(to)), text(&at(from))]).ok();
+            }
+            assert_same(&at("from-disk"), &at("from-clone"));
+        }
+        std::fs::copy(at("before"), at("disk")).unwrap();
+    }
+}
+
+#[test]
 fn given_volumes_on_a_device() {
     let place = Place::new();
     for (name, volume) in given(&place) {

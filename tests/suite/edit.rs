@@ -7,6 +7,15 @@ use std::path::Path;
 /// Clusters in a run, and the first of them: what a list of runs is made from.
 pub type Run = (u64, Option<u64>);
 
+/// What a restart page says. Nobody's log has client 0xffff, a closed one flag 2.
+#[derive(Clone, Copy)]
+pub struct RestartPage {
+    pub lsn: u64,
+    pub client: u16,
+    pub flags: u16,
+    pub torn: bool,
+}
+
 /// A volume whose bytes are edited. `$MFT` must be in one run, as mkntfs leaves it.
 pub struct Editor {
     file: File,
@@ -357,6 +366,50 @@ impl Editor {
         *bad = with_runs(bad, &runs, 0);
         self.put_record(8, self.with_attributes(record, &attributes));
         self.mark(lcn, len, true);
+    }
+
+    /// Writes one of the two restart pages of `$LogFile`, as Windows does when it opens or closes the log.
+    pub fn put_restart_page(&self, number: u64, page: &RestartPage) {
+        const USA: usize = 30;
+        const AREA: usize = 48;
+        let mut bytes = vec![0; 4096];
+        put(&mut bytes, 0, b"RSTR");
+        put(&mut bytes, 4, &(USA as u16).to_le_bytes());
+        put(&mut bytes, 6, &9u16.to_le_bytes());
+        put(&mut bytes, 16, &4096u32.to_le_bytes());
+        put(&mut bytes, 20, &4096u32.to_le_bytes());
+        put(&mut bytes, 24, &(AREA as u16).to_le_bytes());
+        put(&mut bytes, 26, &1u16.to_le_bytes());
+        put(&mut bytes, 28, &1u16.to_le_bytes());
+        put(&mut bytes, AREA, &page.lsn.to_le_bytes());
+        put(&mut bytes, AREA + 8, &1u16.to_le_bytes());
+        put(&mut bytes, AREA + 10, &0xffffu16.to_le_bytes());
+        put(&mut bytes, AREA + 12, &page.client.to_le_bytes());
+        put(&mut bytes, AREA + 14, &page.flags.to_le_bytes());
+        put(&mut bytes, AREA + 20, &208u16.to_le_bytes());
+        put(&mut bytes, AREA + 22, &64u16.to_le_bytes());
+        let size = self.log_run().0 * self.cluster_size;
+        put(&mut bytes, AREA + 24, &size.to_le_bytes());
+        put(&mut bytes, USA, &7u16.to_le_bytes());
+        for sector in 0..8 {
+            put(&mut bytes, sector * 512 + 510, &7u16.to_le_bytes());
+        }
+        if page.torn {
+            put(&mut bytes, 4 * 512 - 2, &8u16.to_le_bytes());
+        }
+        self.write(self.log_pos() + number * 4096, &bytes);
+    }
+
+    /// Where `$LogFile` begins, which must be in one run.
+    pub fn log_pos(&self) -> u64 {
+        self.log_run().1.unwrap() * self.cluster_size
+    }
+
+    fn log_run(&self) -> Run {
+        let data = data_of(&self.attributes(&self.record(2)));
+        let runs = decode(&data[u16_at(&data, 32) as usize..]);
+        assert_eq!(runs.len(), 1, "$LogFile in one run");
+        runs[0]
     }
 
     /// Sets the flag of a volume that was not unmounted.

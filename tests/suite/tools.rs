@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a program said.
@@ -17,7 +18,7 @@ pub struct Said {
 impl Said {
     fn of(output: Output) -> Said {
         Said {
-            status: output.status.code().unwrap_or(-1),
+            status: status_of(output.status),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
@@ -50,6 +51,11 @@ pub fn built(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name);
     assert!(path.exists(), "{} is missing: run make initramfs deb", path.display());
     path
+}
+
+/// The exit status as a shell shows it: 128 and its number where a signal ended the program.
+pub fn status_of(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
 }
 
 /// Runs our program.
