@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::tools::{run, shell, text};
+use crate::tools::{run, shell, text, unmount};
 use crate::volumes::{Mounted, Place, mkntfs};
 use crate::{compat, metadata};
 
@@ -40,7 +40,7 @@ impl<'a> Memory<'a> {
 
 impl Drop for Memory<'_> {
     fn drop(&mut self) {
-        run(Command::new("umount").arg(self.0));
+        unmount(self.0);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::tools::{Said, assert_same, occupied, ours, run, shell, text};
+use crate::tools::{Said, assert_same, occupied, ours, run, shell, text, unmount};
 use crate::volumes::{Place, fill, mkntfs, small_volume};
 
 /// A folder with `volume`, its `image` and its clone `plain`, and a FIFO.
@@ -123,7 +123,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        run(Command::new("umount").arg(&self.0));
+        unmount(&self.0);
     }
 }
 

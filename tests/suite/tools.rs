@@ -98,6 +98,19 @@ pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
     }
 }
 
+/// Unmounts a file system; false if that could not be done in order, and it is only out of sight.
+pub fn unmount(point: &Path) -> bool {
+    // A program that another test starts has our open files for a moment, until it runs: then the volume is busy.
+    for _ in 0..100 {
+        if run(Command::new("umount").arg(point)).status == 0 {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    run(Command::new("umount").arg("--lazy").arg(point));
+    false
+}
+
 /// Both files have the same bytes.
 #[track_caller]
 pub fn assert_same(a: &Path, b: &Path) {

@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::tools::{noise, run, wait_for};
+use crate::tools::{noise, run, unmount, wait_for};
 
 /// Names a folder with further volumes, `.ntfs` or `.raw`, or `.zst` of these; they join the compatibility tests.
 const FOLDER: &str = "NTFSRESCUE_VOLUMES";
@@ -88,17 +87,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // A program that another test starts has our open files for a moment, until it is there: then the volume is busy.
-        let unmount = || run(Command::new("umount").arg(self.point.path())).status == 0;
-        let unmounted = (0..100).any(|_| {
-            let done = unmount();
-            if !done {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            done
-        });
-        if !unmounted {
-            run(Command::new("umount").arg("--lazy").arg(self.point.path()));
+        if !unmount(self.point.path()) {
             let _ended = self.driver.kill();
         }
         // It has written everything back when it ends.
