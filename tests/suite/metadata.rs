@@ -398,6 +398,61 @@ fn times_are_wiped_unless_they_are_wanted() {
     assert_eq!(found(&copy), 2);
 }
 
+#[test]
+fn the_counters_are_right() {
+    let place = Place::new();
+    let (volume, clone, image) = (place.at("volume"), place.at("clone"), place.at("image"));
+    marked_volume(&volume);
+    let to_file = ours(["-qmO", text(&clone), text(&volume)]).ok();
+    let to_image = ours(["-qmsO", text(&image), text(&volume)]).ok();
+    let printed = |said: &str, what: &str| -> u64 {
+        let line = said.lines().find(|line| line.starts_with(what)).unwrap();
+        line.split('=').nth(1).unwrap().trim().parse().unwrap()
+    };
+    // Each byte that was something and is zero now, each time, and none of a copy.
+    let (walk, copied) = (Walk::new(&volume), parse(&image));
+    let mut counts = BTreeMap::new();
+    for (lcn, bytes) in &copied.clusters {
+        for (pos, byte) in (lcn * copied.cluster_size..).zip(bytes) {
+            if walk.is_copy(pos) {
+                continue;
+            }
+            if let Some(what) = walk.what(pos)
+                && (what == What::Time
+                    || *byte == 0 && walk.byte(pos) != 0
+                    || what == What::Fixup && *byte != walk.byte(pos))
+            {
+                *counts.entry(what).or_insert(0) += 1;
+            }
+        }
+    }
+    let count = |kinds: &[What]| kinds.iter().filter_map(|kind| counts.get(kind)).sum::<u64>();
+    assert_eq!(count(&[What::Kept, What::SequenceNumber]), 0);
+    // What belongs at the end of a stride is in the list of fixups, whatever it is: two bytes, of which one may stay as it
+    // is by chance.
+    let fixups = 2 * count(&[What::Fixup]);
+    for said in [&to_file.stdout, &to_image.stdout] {
+        for (line, kinds) in [
+            ("Wiped unused MFT data", &[What::RecordSlack, What::Padding][..]),
+            ("Wiped deleted MFT data", &[What::DeletedRecord, What::BehindMft]),
+            ("Wiped resident user data", &[What::ResidentData]),
+            ("Wiped unused index data", &[What::IndexSlack, What::EntryPadding, What::UnusedBlock]),
+            ("Wiped timestamp data", &[What::Time]),
+            (
+                "Wiped totally",
+                &counts.keys().copied().filter(|what| *what != What::Fixup).collect::<Vec<_>>(),
+            ),
+            ("Wiped other values", &[What::PrivateValue, What::Log, What::BehindEnd, What::Extra]),
+        ] {
+            let (printed, counted) = (printed(said, line), count(kinds));
+            assert!(
+                (counted..=counted + fixups).contains(&printed),
+                "{line}: {printed}, {counted} + {fixups}"
+            );
+        }
+    }
+}
+
 /// Changes the end of one stride of a record or block, as a write that was cut off does.
 fn tear(editor: &Editor, pos: u64, stride: u64) {
     let end = pos + stride * 512 + 510;

@@ -219,6 +219,13 @@ impl Walk {
         self.volume[pos as usize]
     }
 
+    /// Is this a byte of `$MFTMirr`, whose records are copies?
+    pub fn is_copy(&self, pos: u64) -> bool {
+        let lcn = pos / self.cluster_size;
+        let mut mirror = self.streams.iter().filter(|stream| (stream.mft_no, stream.kind) == (1, 0x80));
+        mirror.any(|stream| stream.runs.iter().any(|(_, first, len)| (*first..first + len).contains(&lcn)))
+    }
+
     /// What the byte at `pos` of the volume is; none where it is no metadata.
     pub fn what(&self, pos: u64) -> Option<What> {
         let lcn = pos / self.cluster_size;
@@ -322,9 +329,9 @@ fn what_in_attribute(attribute: &[u8], mft_no: u64, at: usize) -> What {
     match u32_at(attribute, 0) {
         0x10 if within < 32 => What::Time,
         0x30 if (8..40).contains(&within) => What::Time,
-        0x80 if mft_no > 11 => What::ResidentData,
+        0x80 if mft_no > 11 || !(name.is_empty() || name.starts_with(b"$\0")) => What::ResidentData,
         0x90 if within >= 16 => what_in_index(&attribute[start..start + len], 16, &name, within),
-        0xc0 | 0xe0 | 0x100 => What::PrivateValue,
+        0xc0 | 0xe0 | 0x100 | 0x1000 => What::PrivateValue,
         _ => What::Kept,
     }
 }
