@@ -84,6 +84,20 @@ impl ClusterSet {
         self.fill(extent.lcn.0, extent.len, true)
     }
 
+    /// The parts of a stretch that the set has already, ascending.
+    pub fn overlaps(&self, extent: Extent) -> impl Iterator<Item = Extent> + '_ {
+        let end = extent.end();
+        let mut at = extent.lcn.0;
+        std::iter::from_fn(move || {
+            let start = self.find(at, true);
+            if start >= end.min(self.bound) {
+                return None;
+            }
+            at = self.find(start, false).min(end);
+            Some(Extent { lcn: Lcn(start), len: at - start })
+        })
+    }
+
     /// Takes a stretch out, cut at the bound, and returns how many of its clusters the set had.
     pub fn remove_extent(&mut self, extent: Extent) -> u64 {
         self.fill(extent.lcn.0, extent.len, false)
@@ -232,6 +246,16 @@ mod tests {
         assert_eq!(set.remove_extent(extent(32_760, 20)), 20);
         assert_eq!(set.extents().nth(2), Some(extent(32_700, 60)));
         assert!(set.contains(32_780) && !set.contains(32_779));
+    }
+
+    #[test]
+    fn overlaps_are_cut_at_the_stretch() {
+        let mut set = ClusterSet::new(100_000);
+        set.insert_extent(extent(10, 10));
+        set.insert_extent(extent(40_000, 10));
+        let got: Vec<_> = set.overlaps(extent(15, 39_990)).collect();
+        assert_eq!(got, [extent(15, 5), extent(40_000, 5)]);
+        assert_eq!(set.overlaps(extent(20, 39_980)).count(), 0);
     }
 
     #[test]

@@ -9,12 +9,15 @@ use std::fmt;
 use std::process::exit;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
 /// How long a job may take to end in order.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long all signals together are one request to end.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
 
 /// How long a message may take to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ impl Interrupt {
 
     fn wait(&self, signals: &SigSet, tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) {
         let Ok(signal) = signals.wait() else { return };
+        // timeout(1) sends a signal twice, to the process and to its group.
+        let first = Instant::now();
         say(&tell, format!("{signal}: ending; once more to end at once"));
         self.signal.store(signal as i32, Ordering::Relaxed);
         let at_once = tell.clone();
@@ -59,8 +64,10 @@ impl Interrupt {
             std::thread::sleep(GRACE);
             end_at_once(signal, &at_once);
         });
-        if let Ok(signal) = signals.wait() {
-            end_at_once(signal, &tell);
+        while let Ok(signal) = signals.wait() {
+            if first.elapsed() > ONE_REQUEST {
+                end_at_once(signal, &tell);
+            }
         }
     }
 
@@ -102,8 +109,6 @@ fn ignored_signals() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]

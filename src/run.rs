@@ -153,7 +153,7 @@ fn copy_volume(
     let mut losses = Losses { bytes: 0, structures: volume.nr_damaged + usage.nr_damaged };
     match (collector, job.metadata) {
         (Some(collector), Some(MetadataOnly { keep_times, .. })) => {
-            let metadata = collector.conclude(&volume, tolerance, observer)?;
+            let metadata = collector.conclude(&volume, usage.claimed_twice, tolerance, observer)?;
             let clusters = metadata.clusters(&volume.info.geometry);
             let nr_clusters = clusters.count();
             let plan = Plan::new(volume.info.geometry, clusters, nr_clusters);

@@ -130,8 +130,9 @@ fn the_copy_loop_allocates_nothing() {
     let disk = Disk::open(&at("volume")).unwrap();
     let opened = Volume::open(&disk, Tolerance::RESCUE, &reporter).unwrap();
     let mut collector = Collector::new(&opened, false);
-    scan(&opened, Tolerance::RESCUE, Some(&mut collector), &reporter).unwrap();
-    let metadata = collector.conclude(&opened, Tolerance::RESCUE, &reporter).unwrap();
+    let usage = scan(&opened, Tolerance::RESCUE, Some(&mut collector), &reporter).unwrap();
+    let twice = usage.claimed_twice;
+    let metadata = collector.conclude(&opened, twice, Tolerance::RESCUE, &reporter).unwrap();
     let reader = Reader::new(&disk, 512, true, &reporter);
     let wiping = Wiping { keep_times: false };
     let info = &opened.info;

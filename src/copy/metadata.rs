@@ -1,7 +1,7 @@
 //! Feeding the pump with a volume's metadata, in the order of the clusters and wiped before it goes on.
 //!
-//! A record or block is wiped as one, also where it lies in several runs: then it is read once for each of them, and
-//! each time the part that lies in that run goes on.
+//! A record or block is wiped as one, also where it lies in several runs: then it is put together, wiped, and the part
+//! that lies in the run at hand goes on. It is read again for a part that comes much later.
 
 use super::{CopyError, Feed, Reader};
 use crate::event::{Event, Observer};
@@ -29,19 +29,32 @@ pub struct MetadataFeed<'a> {
     /// What is read next: a piece, and the byte of the volume. Behind the last piece comes the extra cluster.
     piece: usize,
     pos: u64,
-    /// A unit that is put together from several runs.
+    /// A unit that was put together from several runs and wiped, and which one that is.
     unit: Vec<u8>,
+    assembled: Option<Assembled>,
     /// What could not be read of the bytes at hand; the first byte is 0 there.
     lost: Vec<ByteRange>,
     nr_damaged: u64,
+}
+
+/// A unit of a stream.
+#[derive(PartialEq, Eq)]
+struct Assembled {
+    /// Number of the stream.
+    stream: u32,
+    /// Its first byte there.
+    offset: u64,
+    /// What was lost and wiped in it has been counted.
+    is_counted: bool,
 }
 
 /// Wipes units, and counts.
 struct Wiper {
     wiping: Wiping,
     wiped: Wiped,
-    /// What the second copy of a record held: not counted again.
-    copies: Wiped,
+    /// What is wiped a second time, or in the second copy of a record: it does not count.
+    again: bool,
+    uncounted: Wiped,
     scratch: Vec<u8>,
 }
 
@@ -57,8 +70,13 @@ impl<'a> MetadataFeed<'a> {
         observer: &'a dyn Observer,
     ) -> MetadataFeed<'a> {
         let largest = metadata.streams().iter().map(|stream| stream.unit as usize).max().unwrap_or(0);
-        let wiper =
-            Wiper { wiping, wiped: Wiped::default(), copies: Wiped::default(), scratch: vec![0; largest] };
+        let wiper = Wiper {
+            wiping,
+            wiped: Wiped::default(),
+            again: false,
+            uncounted: Wiped::default(),
+            scratch: vec![0; largest],
+        };
         MetadataFeed {
             reader,
             metadata,
@@ -70,6 +88,7 @@ impl<'a> MetadataFeed<'a> {
             piece: 0,
             pos: 0,
             unit: vec![0; largest],
+            assembled: None,
             lost: Vec::with_capacity(super::BUFFER.max(largest) / SMALLEST_READ),
             nr_damaged: 0,
         }
@@ -99,7 +118,7 @@ impl<'a> MetadataFeed<'a> {
         let unit = u64::from(stream.unit);
         let into_unit = offset % unit;
         let room = left.min(buf.len() as u64) / unit * unit;
-        let len = if into_unit == 0 && room > 0 {
+        if into_unit == 0 && room > 0 {
             let range = ByteRange { pos: self.pos, len: room };
             let data = buf.get_mut(..room as usize).unwrap_or_default();
             self.lost.clear();
@@ -109,19 +128,12 @@ impl<'a> MetadataFeed<'a> {
                 self.read(range, 0, data)?;
                 self.wipe(stream, offset, self.pos, data)?;
             }
-            room
-        } else {
-            let len = left.min(buf.len() as u64).min(unit - into_unit);
-            let filled = self.assemble(stream, offset - into_unit)?;
-            let mut whole = std::mem::take(&mut self.unit);
-            let data = whole.get_mut(..filled).unwrap_or_default();
-            let wiped = self.wipe(stream, offset - into_unit, self.pos, data);
-            let part = data.get(into_unit as usize..(into_unit + len) as usize).unwrap_or_default();
-            buf.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
-            self.unit = whole;
-            wiped?;
-            len
-        };
+            return Ok(range);
+        }
+        let len = left.min(buf.len() as u64).min(unit - into_unit);
+        self.assemble(piece.stream, stream, offset - into_unit)?;
+        let part = self.unit.get(into_unit as usize..(into_unit + len) as usize).unwrap_or_default();
+        buf.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
         Ok(ByteRange { pos: self.pos, len })
     }
 
@@ -139,26 +151,47 @@ impl<'a> MetadataFeed<'a> {
         Ok(())
     }
 
-    /// Reads the unit at this byte of the stream through all runs that it lies in. Returns how many of its bytes that
-    /// gives; of a page of the log, of which only some clusters are copied, it can be a part.
-    fn assemble(&mut self, stream: &Stream, offset: u64) -> Result<usize, CopyError> {
+    /// Puts the unit at this byte of the stream together through all runs that it lies in, and wipes it. What is lost or
+    /// wiped counts once, with the run that the unit begins in.
+    fn assemble(&mut self, nr: u32, stream: &Stream, offset: u64) -> Result<(), CopyError> {
+        let mut places = stream.places(&self.geometry, offset, stream.unit.into());
+        let (_, first) = places.next().unwrap_or((0, ByteRange { pos: self.pos, len: 0 }));
+        let is_first = (first.pos..first.end()).contains(&self.pos);
+        let same = |unit: &&Assembled| (unit.stream, unit.offset) == (nr, offset);
+        let at_hand = self.assembled.as_ref().filter(same);
+        if at_hand.is_some_and(|unit| unit.is_counted || !is_first) {
+            return Ok(());
+        }
+        self.assembled = Some(Assembled { stream: nr, offset, is_counted: is_first });
         let mut whole = std::mem::take(&mut self.unit);
         whole.fill(0);
         self.lost.clear();
+        let is_again = !is_first;
+        self.reader.set_again(is_again);
+        self.wiper.again = is_again;
         let mut filled = 0;
+        let mut outcome = Ok(());
         for (at, place) in stream.places(&self.geometry, offset, stream.unit.into()) {
             let data = whole.get_mut(at as usize..(at + place.len) as usize).unwrap_or_default();
-            self.read(place, at, data)?;
-            filled = (at + place.len) as usize;
+            outcome = outcome.and_then(|()| self.read(place, at, data));
+            filled = filled.max((at + place.len) as usize);
         }
+        // Of a page of the log, only some of whose clusters are copied, the unit can be a part.
+        let data = whole.get_mut(..filled).unwrap_or_default();
+        outcome = outcome.and_then(|()| self.wipe(stream, offset, first.pos, data));
+        self.reader.set_again(false);
+        self.wiper.again = false;
         self.unit = whole;
-        Ok(filled)
+        outcome
     }
 
     /// Wipes whole units of a stream, from its byte `offset` on; `pos` is for messages. What could not be read keeps its
     /// mark.
     fn wipe(&mut self, stream: &Stream, offset: u64, pos: u64, data: &mut [u8]) -> Result<(), CopyError> {
         let unit = stream.unit as usize;
+        if stream.content == Content::Plain {
+            self.wipe_claimed_twice(pos, data);
+        }
         for (nr, bytes) in (0..).zip(data.chunks_mut(unit)) {
             let before = nr * unit as u64;
             if let Err(fault) = self.wiper.wipe(stream, offset + before, bytes) {
@@ -171,12 +204,29 @@ impl<'a> MetadataFeed<'a> {
                 if !self.tolerance.damage {
                     return Err(error);
                 }
+                if self.wiper.again {
+                    continue;
+                }
                 self.observer.tell(Event::Warning(format_args!("{error}")));
                 self.nr_damaged += 1;
             }
         }
         self.mark_lost(pos, data);
         Ok(())
+    }
+
+    /// Wipes the clusters in these bytes of the volume that may as well be a file's.
+    fn wipe_claimed_twice(&mut self, pos: u64, data: &mut [u8]) {
+        let cluster_size = self.geometry.cluster_size as usize;
+        let mut at = 0;
+        while let Some(rest) = data.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            let pos = pos + at as u64;
+            let len = (cluster_size - pos as usize % cluster_size).min(rest.len());
+            if self.metadata.is_claimed_twice(pos / cluster_size as u64) {
+                self.wiper.wiped.values += wipe::zero(rest.get_mut(..len).unwrap_or_default());
+            }
+            at += len;
+        }
     }
 
     /// The next bytes of the cluster behind the last one: of that only the backup boot sector goes on.
@@ -216,7 +266,9 @@ impl<'a> MetadataFeed<'a> {
 impl Wiper {
     /// Wipes one unit of a stream, which begins at its byte `offset`.
     fn wipe(&mut self, stream: &Stream, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
-        let Wiper { wiping, wiped, copies, scratch } = self;
+        let Wiper { wiping, wiped, again, uncounted, scratch } = self;
+        let is_copy = stream.content == Content::Records && stream.mft_no != mft_no::MFT;
+        let wiped = if *again || is_copy { uncounted } else { wiped };
         let within = usize::try_from(stream.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         match stream.content {
             Content::Zeros => bytes.fill(0),
@@ -225,9 +277,8 @@ impl Wiper {
             Content::Records => {
                 let record = offset / u64::from(stream.unit);
                 let scratch = scratch.get_mut(..bytes.len()).unwrap_or_default();
-                let counter = if stream.mft_no == mft_no::MFT { &mut *wiped } else { copies };
                 // The scan has told of those that belong to a file.
-                let _fault = wipe::wipe_record(bytes, record, *wiping, scratch, counter);
+                let _fault = wipe::wipe_record(bytes, record, *wiping, scratch, wiped);
             }
             Content::Blocks(kind) if within >= bytes.len() && stream.is_in_use(offset) => {
                 return index::wipe_block(bytes, kind, *wiping, wiped);

@@ -19,6 +19,8 @@ pub struct Reader<'a> {
     /// The volume's sector size, for the marks.
     sector_size: u32,
     observer: &'a dyn Observer,
+    /// Is this read a second time, so that what is lost is neither counted nor told again?
+    again: bool,
     lost: u64,
 }
 
@@ -31,12 +33,17 @@ impl<'a> Reader<'a> {
         rescue: bool,
         observer: &'a dyn Observer,
     ) -> Reader<'a> {
-        Reader { source, rescue, sector_size, observer, lost: 0 }
+        Reader { source, rescue, sector_size, observer, again: false, lost: 0 }
     }
 
     /// Bytes that could not be read and are marked.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// From here on, is this read a second time?
+    pub(super) fn set_again(&mut self, again: bool) {
+        self.again = again;
     }
 
     /// An engine for these ranges, which ascend and do not overlap.
@@ -64,8 +71,10 @@ impl<'a> Reader<'a> {
                 Verdict::Retry => {}
                 Verdict::Lost => {
                     self.mark(range, data);
-                    self.lost += range.len;
-                    self.observer.tell(Event::Lost { pos: range.pos, len: range.len });
+                    if !self.again {
+                        self.lost += range.len;
+                        self.observer.tell(Event::Lost { pos: range.pos, len: range.len });
+                    }
                     return Ok(Some((range, true)));
                 }
             }

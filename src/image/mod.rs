@@ -76,16 +76,16 @@ pub fn encoded_len(geometry: &Geometry, nr_used: u64, nr_gaps: u64) -> u64 {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum HeaderError {
     /// It is something else.
-    #[error("not an ntfsclone image: wrong magic")]
+    #[error("not an ntfsclone image: wrong magic at its byte 0x0")]
     Magic,
     /// A format that nobody has described.
-    #[error("image version {0}.{1} is not known; versions up to {MAJOR} are")]
+    #[error("image version {0}.{1} is not known (byte 0x10 of the image); versions up to {MAJOR} are")]
     Version(u8, u8),
     /// The sizes do not fit together.
-    #[error("image header: {0}")]
+    #[error("image header, at byte 0x12: {0}")]
     Geometry(#[from] GeometryError),
     /// More clusters in use than there are.
-    #[error("image header: {nr_used} clusters in use, but the volume has {nr_clusters}")]
+    #[error("image header, at byte 0x26: {nr_used} clusters in use, but the volume has {nr_clusters}")]
     NrUsed {
         /// Clusters in use.
         nr_used: u64,
@@ -93,7 +93,7 @@ pub enum HeaderError {
         nr_clusters: u64,
     },
     /// Commands cannot begin there.
-    #[error("image header: commands begin at byte {0}, wanted 50 to {MAX_DATA_OFFSET}")]
+    #[error("image header, at byte 0x2e: commands begin at byte {0}, wanted 50 to {MAX_DATA_OFFSET}")]
     DataOffset(u32),
 }
 

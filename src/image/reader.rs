@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{DATA, Header, HeaderError, ImageInfo, SKIP};
+use super::{DATA, Header, HeaderError, ImageInfo, MAGIC, SKIP};
 use crate::units::Geometry;
 
 /// An image that cannot be read on.
@@ -86,7 +86,9 @@ impl<R: Read> ImageReader<R> {
         let mut reader = ImageReader { input, info, at: 0, lcn: 0, left: 0, pos: 0, lacks_extra: false };
         let mut bytes = [0; Header::LEN];
         if !reader.fill(&mut bytes)? {
-            return Err(HeaderError::Magic.into());
+            let there = bytes.get(..reader.at as usize).unwrap_or_default();
+            let begins_well = MAGIC.iter().zip(there).all(|(magic, byte)| magic == byte);
+            return Err(if begins_well { reader.cut_off("the header") } else { HeaderError::Magic.into() });
         }
         let header = Header::read_from_bytes(&bytes).map_err(|_| HeaderError::Magic)?;
         // First without the offset: a file that is no image need not be long enough for one.
@@ -293,7 +295,12 @@ mod tests {
 
     #[test]
     fn what_is_no_image_says_so() {
-        assert!(read(b"", 512).unwrap_err().to_string().contains("not an ntfsclone image"));
+        assert!(
+            read(b"", 512)
+                .unwrap_err()
+                .to_string()
+                .contains("cut off at its byte 0x0: it ends in the header")
+        );
         assert!(read(&[0x55; 100], 512).unwrap_err().to_string().contains("not an ntfsclone image"));
         assert!(read(&image(&[])[..48], 512).unwrap_err().to_string().contains("ends in the header"));
     }

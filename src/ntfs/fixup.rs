@@ -61,9 +61,14 @@ impl Fixups {
         Ok(Fixups { array })
     }
 
-    /// The offset behind the array.
-    pub(super) fn end(&self) -> usize {
-        self.array.end
+    /// Where the array lies.
+    pub(super) fn array(&self) -> Range<usize> {
+        self.array.clone()
+    }
+
+    /// Where the entries of the strides behind the first `strides` lie.
+    pub(super) fn entries_behind(&self, strides: usize) -> Range<usize> {
+        (self.array.start + 2 * (strides + 1)).min(self.array.end)..self.array.end
     }
 
     /// The entry of the array: 0 is the update sequence number.
@@ -126,12 +131,13 @@ mod tests {
     fn undo_is_the_reverse_of_apply() {
         let mut bytes = on_disk();
         let fixups = Fixups::find(&bytes, 0x28).unwrap();
-        assert_eq!((fixups.first_torn(&bytes), fixups.end()), (None, 0x2e));
+        assert_eq!((fixups.first_torn(&bytes), fixups.array()), (None, 0x28..0x2e));
         fixups.apply(&mut bytes, 2);
         assert_eq!((&bytes[510..512], &bytes[1022..]), (&[0xaa, 0xbb][..], &[0xcc, 0xdd][..]));
         bytes[511] = 0;
         fixups.undo(&mut bytes, 2);
         assert_eq!(bytes[0x28..0x2e], [7, 0, 0xaa, 0, 0xcc, 0xdd]);
+        assert_eq!((fixups.entries_behind(1), fixups.entries_behind(2)), (0x2c..0x2e, 0x2e..0x2e));
         assert_eq!(fixups.first_torn(&bytes), None);
     }
 

@@ -3,7 +3,7 @@
 //! While [`scan`](super::scan) sweeps the MFT, a [`Collector`] keeps of each stream that is metadata (an attribute in
 //! clusters) its runs and how to wipe it. In the end [`Metadata`] gives the runs of all streams in the order of the
 //! clusters. That costs memory for each fragment of metadata, some hundred bytes for a folder that has blocks of its
-//! own; contents of files cost nothing.
+//! own, and a bit for each of its blocks; contents of files cost nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,6 @@ use super::wipe::{index, log};
 use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
 use crate::extent::{ByteRange, ClusterSet, Extent};
-use crate::io::ReadError;
 use crate::units::{Geometry, Lcn, Vcn};
 
 /// Bytes at the front of `$LogFile` that are kept: both restart pages and what ntfsclone keeps with them.
@@ -28,8 +27,8 @@ const FIRST_LOG_PROBE: u32 = 8;
 /// Largest value that is wiped as one: NTFS ends extended attributes at 64 KiB and reparse points at 16 KiB.
 const MAX_WHOLE: u64 = 64 << 10;
 
-/// Largest bitmap of an index that is taken seriously: half a terabyte of index, with blocks of 4 KiB.
-const MAX_BITMAP: u64 = 16 << 20;
+/// Bytes of a unit of what is wiped only behind its end.
+const SMALL_UNIT: u32 = 4096;
 
 /// Sizes of index blocks that are taken seriously.
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=2 << 20;
@@ -132,7 +131,7 @@ impl Collector {
         let Attribute { kind, name, .. } = *attribute;
         match (attribute.body, kind) {
             (Body::Resident(root), types::INDEX_ROOT) => {
-                // Most folders have no blocks; those that have keep their size here.
+                // A folder without blocks leaves no stream.
                 let block_size = index::block_size(root).filter(|size| *size != self.block_size);
                 let valid = block_size.filter(|size| size.is_power_of_two() && BLOCK_SIZES.contains(size));
                 if let (Some(size), Some(stream)) = (valid, self.stream(base, types::INDEX_ALLOCATION, name))
@@ -153,7 +152,7 @@ impl Collector {
                 let log_in_part = base == mft_no::LOG_FILE && kind == types::DATA && !self.full_logfile;
                 let Some(stream) = self.stream(base, kind, name) else { return };
                 if lowest_vcn.0 == 0 {
-                    stream.set_size(data_size.min(initialized_size), &geometry);
+                    stream.set_size(data_size.min(initialized_size), Private::of(kind, name));
                 }
                 for run in attribute.runs(geometry.nr_clusters).into_iter().flatten() {
                     match run {
@@ -191,20 +190,19 @@ impl Collector {
 
     /// What a stream holds, and the bytes of its unit; none for contents of files.
     fn content(&self, base: u64, kind: u32, name: &[u8]) -> Option<(Content, u32)> {
-        let cluster_size = self.geometry.cluster_size;
-        let plain = (Content::Plain, cluster_size);
+        let smallest = self.geometry.cluster_size.min(SMALL_UNIT);
         Some(match (base, kind) {
             (mft_no::BAD_CLUS, types::DATA) => return None,
             (base, types::DATA) if is_user_data(base, name) => return None,
             (mft_no::MFT | mft_no::MFT_MIRR, types::DATA) => (Content::Records, self.record_size),
             (mft_no::LOG_FILE, types::DATA) if !self.full_logfile => (Content::Log, log::PAGE as u32),
-            (_, types::DATA) => plain,
             (_, types::INDEX_ALLOCATION) => (Content::Blocks(index::Kind::of(name)), self.block_size),
-            (_, kind) => match Private::of(kind, name) {
-                Some(Private::Whole) => (Content::Zeros, cluster_size),
-                Some(private) => (Content::Value(private), cluster_size),
-                None => plain,
-            },
+            (_, types::DATA | types::BITMAP | types::ATTRIBUTE_LIST | types::SECURITY_DESCRIPTOR) => {
+                (Content::Plain, smallest)
+            }
+            // A private value is known by its size, which comes with its first piece. Others lie in their records
+            // always: whatever this is, it is none of them.
+            _ => (Content::Zeros, smallest),
         })
     }
 
@@ -213,30 +211,32 @@ impl Collector {
     pub fn conclude(
         mut self,
         volume: &Volume<'_>,
+        claimed_twice: ClusterSet,
         tolerance: Tolerance,
         observer: &dyn Observer,
     ) -> Result<Metadata, Error> {
+        self.streams.retain(|_, stream| !stream.runs.is_empty());
         let bitmaps =
             self.streams.keys().filter(|(_, kind, name)| *kind == types::BITMAP && !name.is_empty());
         for (base, _, name) in bitmaps.cloned().collect::<Vec<_>>() {
-            let bits = match volume.mft.value(volume.source, base, types::BITMAP, &name) {
-                Ok(Some(bits)) => read_whole(volume, &bits).map_err(Error::from),
+            let blocks = (base, types::INDEX_ALLOCATION, name);
+            let Some(stream) = self.streams.get_mut(&blocks) else { continue };
+            let bits = match volume.mft.value(volume.source, base, types::BITMAP, &blocks.2) {
+                Ok(Some(bits)) => read_bits(volume, &bits, stream.nr_units(&self.geometry)),
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };
-            match (bits, self.streams.get_mut(&(base, types::INDEX_ALLOCATION, name))) {
-                (Ok(bits), Some(stream)) => stream.blocks_in_use = bits,
-                (Err(error), _) if tolerance.forgives(&error) => {
+            match bits {
+                Ok(bits) => stream.blocks_in_use = Some(bits),
+                Err(error) if tolerance.forgives(&error) => {
                     observer.tell(Event::Warning(format_args!(
                         "MFT record {base}: bitmap of the index: {error}"
                     )));
                 }
-                (Err(error), _) => return Err(error),
-                (Ok(_), None) => {}
+                Err(error) => return Err(error),
             }
         }
-        let mut streams: Vec<_> =
-            self.streams.into_values().filter(|stream| !stream.runs.is_empty()).collect();
+        let mut streams: Vec<_> = self.streams.into_values().collect();
         let mut pieces = Vec::new();
         for (nr, stream) in (0..).zip(&mut streams) {
             stream.runs.sort_unstable_by_key(|run| run.vcn);
@@ -248,31 +248,33 @@ impl Collector {
             );
         }
         pieces.sort_unstable_by_key(|piece| piece.lcn);
-        Ok(Metadata { streams, pieces })
+        Ok(Metadata { claimed_twice, streams, pieces })
     }
 }
 
-/// A bitmap that lies in clusters; none where it is longer than any index needs.
-fn read_whole(volume: &Volume<'_>, value: &Value) -> Result<Option<Box<[u8]>>, ReadError> {
+/// The first `nr_bits` bits of a bitmap that lies in clusters, or as many as it has.
+fn read_bits(volume: &Volume<'_>, bitmap: &Value, nr_bits: u64) -> Result<Box<[u8]>, Error> {
     let geometry = &volume.info.geometry;
-    let size = value.size(geometry);
-    if size > MAX_BITMAP {
-        return Ok(None);
-    }
+    let size = bitmap.size(geometry).min(nr_bits.div_ceil(8));
     let mut bits = vec![0; size as usize];
-    value.read_at(volume.source, geometry, 0, &mut bits)?;
-    Ok(Some(bits.into()))
+    bitmap.read_at(volume.source, geometry, 0, &mut bits)?;
+    Ok(bits.into())
 }
 
 impl Stream {
-    fn set_size(&mut self, size: u64, geometry: &Geometry) {
+    /// Takes the size of the stream, which decides about a value that is private in part.
+    fn set_size(&mut self, size: u64, private: Option<Private>) {
         self.size = size;
-        if let Content::Value(_) = self.content {
-            match size.max(1).checked_next_multiple_of(geometry.cluster_size.into()) {
-                Some(whole) if size <= MAX_WHOLE => self.unit = whole as u32,
-                _ => (self.content, self.unit) = (Content::Zeros, geometry.cluster_size),
-            }
+        if let (Some(private), 0..=MAX_WHOLE) = (private.filter(|private| *private != Private::Whole), size) {
+            self.content = Content::Value(private);
+            self.unit = (size.max(1) as u32).next_multiple_of(SMALL_UNIT);
         }
+    }
+
+    /// How many units its clusters hold, at the most.
+    fn nr_units(&self, geometry: &Geometry) -> u64 {
+        let nr_clusters: u64 = self.runs.iter().map(|run| run.len).sum();
+        nr_clusters.saturating_mul(geometry.cluster_size.into()) / u64::from(self.unit)
     }
 
     /// Adds what is kept of a run of `$LogFile`.
@@ -310,12 +312,20 @@ pub struct Piece {
 /// All metadata of a volume.
 #[derive(Debug)]
 pub struct Metadata {
+    /// Clusters that another attribute claims too. They can be a file's: of what does not show by itself what it is,
+    /// they are not kept.
+    claimed_twice: ClusterSet,
     streams: Vec<Stream>,
     /// By cluster.
     pieces: Vec<Piece>,
 }
 
 impl Metadata {
+    /// Does another attribute claim this cluster too?
+    pub fn is_claimed_twice(&self, lcn: u64) -> bool {
+        self.claimed_twice.contains(lcn)
+    }
+
     /// The runs of all streams, by cluster. On a damaged volume they can overlap.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces

@@ -39,7 +39,11 @@ pub mod mft_no {
     pub const BITMAP: u64 = 6;
     /// `$BadClus`
     pub const BAD_CLUS: u64 = 8;
-    /// `$Extend`, the last one whose contents are all metadata.
+    /// `$Secure`
+    pub const SECURE: u64 = 9;
+    /// `$UpCase`
+    pub const UP_CASE: u64 = 10;
+    /// `$Extend`, a folder: the last of NTFS's own files with a number that never changes.
     pub const EXTEND: u64 = 11;
 }
 

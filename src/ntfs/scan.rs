@@ -34,6 +34,8 @@ pub struct Usage {
     pub used: ClusterSet,
     /// How many.
     pub nr_used: u64,
+    /// Clusters that two runs claim; only where a collector asks for them.
+    pub claimed_twice: ClusterSet,
     /// MFT records in use.
     pub nr_records_in_use: u64,
     /// The record of the file in which Windows keeps its memory while it sleeps, if there is one.
@@ -86,6 +88,7 @@ struct Scan<'v> {
     /// Extension records that come before their base record.
     deferred: ClusterSet,
     bad_clusters: ClusterSet,
+    claimed_twice: ClusterSet,
     /// Gathers what is metadata, if that is asked for.
     collector: Option<&'v mut Collector>,
     nr_in_use: u64,
@@ -113,6 +116,7 @@ pub fn scan<'v>(
         last_base: None,
         deferred: ClusterSet::new(volume.mft.nr_records()),
         bad_clusters: ClusterSet::new(volume.info.geometry.nr_clusters),
+        claimed_twice: ClusterSet::new(volume.info.geometry.nr_clusters),
         collector,
         nr_in_use: 0,
         hiberfile: None,
@@ -298,6 +302,11 @@ impl Scan<'_> {
             match run {
                 Ok(run) => {
                     let Some(extent) = run.extent() else { continue };
+                    if self.collector.is_some() {
+                        for overlap in self.used.overlaps(extent) {
+                            self.claimed_twice.insert_extent(overlap);
+                        }
+                    }
                     self.mismatches.claimed_twice += self.used.insert_extent(extent);
                     if self.mismatches.claimed_twice > self.volume.info.geometry.nr_clusters {
                         return self.give_up_accounting();
@@ -429,6 +438,7 @@ impl Scan<'_> {
         Ok(Usage {
             nr_used: self.used.count(),
             used: self.used,
+            claimed_twice: self.claimed_twice,
             nr_records_in_use: self.nr_in_use,
             hiberfile: self.hiberfile,
             nr_damaged: self.nr_damaged,

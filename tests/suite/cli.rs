@@ -140,7 +140,7 @@ fn damaged_images_overwrite_nothing() {
     let image = std::fs::read(scene.place.at("image")).unwrap();
     for (damage, message) in [
         (&image[..image.len() - 600], "image is cut off at its byte"),
-        (&image[..40], "not an ntfsclone image"),
+        (&image[..40], "image is cut off at its byte 0x28: it ends in the header"),
         (&image[..52], "ends in the header"),
         (
             &[&image[..56], &[9], &image[57..]].concat(),

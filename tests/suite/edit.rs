@@ -269,25 +269,42 @@ impl Editor {
     /// The record with a named stream more, in clusters.
     pub fn with_another_stream(&self, record: Vec<u8>, runs: &[Run]) -> Vec<u8> {
         let mut attributes = self.attributes(&record);
+        attributes.push(self.stream(0x80, "s", runs));
+        self.with_attributes(record, &attributes)
+    }
+
+    /// The record without anything but a folder's index of one cluster, and a bitmap of it that is a hole.
+    pub fn with_index_of_holes(&self, record: Vec<u8>, clusters: u64) -> Vec<u8> {
+        let blocks = self.stream(0xa0, "$I30", &[(1, Some(1))]);
+        let bitmap = self.stream(0xb0, "$I30", &[(clusters, None)]);
+        let first = self.attributes(&record).swap_remove(0);
+        self.with_attributes(record, &[first, blocks, bitmap])
+    }
+
+    /// An attribute in clusters, as long as they are.
+    fn stream(&self, kind: u32, name: &str, runs: &[Run]) -> Vec<u8> {
         let whole = data_of(&self.attributes(&self.record(0)));
         let mut stream = with_runs(&whole, runs, 0);
         let bytes = runs.iter().map(|(len, _)| len).sum::<u64>() * self.cluster_size;
         for at in [40, 48, 56] {
             put(&mut stream, at, &bytes.to_le_bytes());
         }
-        // The name `s` goes between header and runs.
+        // The name goes between header and runs.
+        let mut units: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let nr_units = units.len() / 2;
+        units.resize(units.len().next_multiple_of(8), 0);
         let runs_at = u16_at(&stream, 32) as usize;
         let mut named = stream[..runs_at].to_vec();
-        named.extend([b's', 0, 0, 0, 0, 0, 0, 0]);
+        named.extend(&units);
         named.extend(&stream[runs_at..]);
         let len = named.len() as u32;
+        put(&mut named, 0, &kind.to_le_bytes());
         put(&mut named, 4, &len.to_le_bytes());
-        named[9] = 1;
+        named[9] = nr_units as u8;
         put(&mut named, 10, &(runs_at as u16).to_le_bytes());
         put(&mut named, 14, &50u16.to_le_bytes());
-        put(&mut named, 32, &(runs_at as u16 + 8).to_le_bytes());
-        attributes.push(named);
-        self.with_attributes(record, &attributes)
+        put(&mut named, 32, &((runs_at + units.len()) as u16).to_le_bytes());
+        named
     }
 
     /// The record with one more attribute behind the others: resident, without a name, or with one of `name`'s units.
@@ -325,12 +342,42 @@ impl Editor {
         (0..2000).find(is_wanted).unwrap()
     }
 
+    /// Where the first attribute of this kind begins in a record.
+    pub fn offset_of(&self, record: &[u8], kind: u64) -> usize {
+        let mut at = u16_at(record, 0x14) as usize;
+        while u32_at(record, at) != kind {
+            at += u32_at(record, at + 4) as usize;
+        }
+        at
+    }
+
+    /// Where the last attribute begins in a record.
+    pub fn last_offset_of(&self, record: &[u8]) -> usize {
+        let last = self.attributes(record).pop().unwrap();
+        self.offset_of(record, 0xffff_ffff) - last.len()
+    }
+
+    /// The runs of a record's attribute in clusters.
+    pub fn runs_of(&self, mft_no: u64, kind: u64) -> Vec<Run> {
+        let record = self.record(mft_no);
+        let attribute = &record[self.offset_of(&record, kind)..];
+        decode(&attribute[u16_at(attribute, 32) as usize..])
+    }
+
+    /// The record with other runs for its attribute of this kind.
+    pub fn with_runs_of(&self, record: Vec<u8>, kind: u64, runs: &[Run]) -> Vec<u8> {
+        let mut attributes = self.attributes(&record);
+        let attribute = attributes.iter_mut().find(|attribute| u32_at(attribute, 0) == kind).unwrap();
+        *attribute = with_runs(attribute, runs, 0);
+        self.with_attributes(record, &attributes)
+    }
+
     /// Where the blocks lie that a folder's index uses, on a volume whose clusters are as large as a block.
     pub fn blocks_of(&self, mft_no: u64) -> Vec<u64> {
         let attributes = self.attributes(&self.record(mft_no));
         let of_kind = |kind: u64| attributes.iter().find(|attribute| u32_at(attribute, 0) == kind).unwrap();
-        let runs = decode(&of_kind(0xa0)[u16_at(of_kind(0xa0), 32) as usize..]);
-        let clusters = runs.into_iter().flat_map(|(len, lcn)| lcn.unwrap()..lcn.unwrap() + len);
+        let clusters =
+            self.runs_of(mft_no, 0xa0).into_iter().flat_map(|(len, lcn)| lcn.unwrap()..lcn.unwrap() + len);
         let bits = of_kind(0xb0);
         let bits = &bits[u16_at(bits, 20) as usize..];
         let in_use = clusters.enumerate().filter(|(nr, _)| bits[nr / 8] >> (nr % 8) & 1 == 1);
@@ -339,9 +386,7 @@ impl Editor {
 
     /// Where the clusters of a record's attribute in clusters begin.
     pub fn first_cluster_of(&self, mft_no: u64, kind: u64) -> u64 {
-        let attributes = self.attributes(&self.record(mft_no));
-        let attribute = attributes.iter().find(|attribute| u32_at(attribute, 0) == kind).unwrap();
-        decode(&attribute[u16_at(attribute, 32) as usize..])[0].1.unwrap() * self.cluster_size
+        self.runs_of(mft_no, kind)[0].1.unwrap() * self.cluster_size
     }
 
     /// Sets a record's bit in `$MFT`'s own bitmap.
@@ -415,10 +460,7 @@ impl Editor {
     /// Sets the flag of a volume that was not unmounted.
     pub fn make_dirty(&self) {
         let mut record = self.record(3);
-        let mut at = u16_at(&record, 0x14) as usize;
-        while u32_at(&record, at) != 0x70 {
-            at += u32_at(&record, at + 4) as usize;
-        }
+        let at = self.offset_of(&record, 0x70);
         let flags = at + u16_at(&record, at + 20) as usize + 10;
         record[flags] |= 1;
         self.put_record(3, record);

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::edit::Editor;
-use crate::tools::{noise, occupied, ours, run, text};
+use crate::tools::{noise, occupied, ours, run, shell, text};
 use crate::volumes::{Place, fill, mkntfs};
 
 /// Longest run that is no hang, in seconds; a good one takes a few milliseconds.
@@ -114,6 +114,21 @@ fn mutated_metadata() {
             editor.write(pos, &saved);
         }
     }
+}
+
+#[test]
+fn bitmaps_of_indexes_of_impossible_size() {
+    let place = Place::new();
+    let (volume, new) = (place.at("volume"), place.at("new"));
+    mkntfs(&volume, 4 << 20, 512, 4096);
+    fill(&volume, 40);
+    let editor = Editor::open(&volume);
+    // Folders whose bitmaps claim a gigabyte, all of it holes.
+    for mft_no in 64..90 {
+        editor.put_record(mft_no, editor.with_index_of_holes(editor.record(mft_no), 1 << 18));
+    }
+    let sparing = "ulimit -v 49152; exec timeout 20 $OURS --rescue -qmO";
+    shell(&format!("{sparing} {} {}", text(&new), text(&volume))).ok();
 }
 
 #[test]

@@ -132,7 +132,8 @@ fn versions_that_nobody_has_described() {
     let scene = Scene::new();
     for major in [11, 255] {
         std::fs::write(scene.at("image"), scene.rewritten(major, 1, Some(56))).unwrap();
-        let message = format!("image version {major}.1 is not known; versions up to 10 are");
+        let message =
+            format!("image version {major}.1 is not known (byte 0x10 of the image); versions up to 10 are");
         for said in scene.check() {
             said.exits(1).says(&message);
         }
@@ -174,8 +175,9 @@ fn damage_is_named_by_its_place_in_the_image() {
         replaced(command.at, &[byte], message)
     };
     for (damaged, message) in [
-        (Vec::new(), "not an ntfsclone image".to_owned()),
-        (image[..20].to_vec(), "not an ntfsclone image".to_owned()),
+        (Vec::new(), "image is cut off at its byte 0x0: it ends in the header".to_owned()),
+        (image[..20].to_vec(), "image is cut off at its byte 0x14: it ends in the header".to_owned()),
+        (b"\0ntfsclone-imagX".to_vec(), "not an ntfsclone image: wrong magic at its byte 0x0".to_owned()),
         cut(OLD_HEADER, "the header", -1),
         cut(48, "the header", -1),
         cut(53, "the header", -1),

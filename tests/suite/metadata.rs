@@ -17,13 +17,14 @@ const ACCEPTED: &[(What, &str)] = &[
     (What::SequenceNumber, "kept here; ntfsclone sets those of deleted records to 1"),
     (What::Fixup, "what belongs at the end of a stride is kept here, and wiped with it"),
     (What::RecordSlack, "ntfsclone leaves it in the first twelve records, and between header and attributes"),
-    (What::Padding, "ntfsclone leaves up to seven bytes behind each value"),
+    (What::Padding, "ntfsclone leaves up to seven bytes behind each name and value"),
     (What::DeletedRecord, "ntfsclone leaves what it cannot parse"),
     (What::BehindMft, "ntfsclone leaves what lies in clusters of $MFT that hold no records yet"),
     (What::IndexSlack, "ntfsclone leaves it: names of deleted files"),
     (What::EntryPadding, "ntfsclone leaves it"),
     (What::UnusedBlock, "ntfsclone leaves them: names of deleted files"),
     (What::PrivateValue, "ntfsclone leaves extended attributes and reparse points"),
+    (What::NotRead, "ntfsclone leaves encryption keys, and attributes of kinds that nobody knows"),
     (What::Log, "ntfsclone leaves log records, which hold pieces of files"),
     (What::BehindEnd, "ntfsclone leaves what lies behind the end of a stream"),
     (What::Extra, "ntfsclone copies all of the cluster in which the backup boot sector lies"),
@@ -270,6 +271,10 @@ fn marked_volume(volume: &Path) {
         std::fs::write(root.join("small"), format!("{MARK} in a small file")).unwrap();
         std::fs::write(root.join("large"), MARK.repeat(3000)).unwrap();
         std::fs::write(root.join("small:stream"), format!("{MARK} in a stream")).unwrap();
+        // Streams of the root folder, with names as NTFS's own.
+        std::fs::write(root.join(":$small"), format!("{MARK} in the root folder")).unwrap();
+        std::fs::write(root.join(":$large"), MARK.repeat(2000)).unwrap();
+        std::fs::write(root.join("shifted"), "x".repeat(200)).unwrap();
         std::fs::write(root.join("extended"), "").unwrap();
         std::fs::write(root.join("gone"), format!("{MARK} in a deleted file")).unwrap();
         for folder in ["kept", "emptied"] {
@@ -323,6 +328,41 @@ fn marked_volume(volume: &Path) {
     plant(volume, "a property of a kind that nobody knows", |editor| {
         let mft_no = editor.find("large");
         let record = editor.with_resident(editor.record(mft_no), 0x1000, "", twice.as_bytes());
+        editor.put_record(mft_no, record);
+    });
+    // Where no attribute of Windows has anything: between header and value, behind a name that is none, in a value that
+    // is longer than its kind ever is, in clusters of a kind that has none.
+    plant(volume, "between header and value", |editor| {
+        let mft_no = editor.find("shifted");
+        let mut record = editor.record(mft_no);
+        let data = editor.offset_of(&record, 0x80);
+        put(&mut record, data + 16, &1u32.to_le_bytes());
+        put(&mut record, data + 20, &200u16.to_le_bytes());
+        put(&mut record, data + 24, MARK.repeat(20).as_bytes());
+        editor.put_record(mft_no, record);
+    });
+    plant(volume, "behind a name of no length", |editor| {
+        let mft_no = editor.find("extended");
+        let mut record = editor.with_resident(editor.record(mft_no), 0x100, "$TXF_DATA", twice.as_bytes());
+        let txf = editor.offset_of(&record, 0x100);
+        record[txf + 9] = 0;
+        put(&mut record, txf + 10, &64u16.to_le_bytes());
+        put(&mut record, txf + 16, &1u32.to_le_bytes());
+        editor.put_record(mft_no, record);
+    });
+    plant(volume, "an object identifier that is too long", |editor| {
+        let mft_no = editor.find("large");
+        let value = [&[0; 64], twice.as_bytes()].concat();
+        let record = editor.with_resident(editor.record(mft_no), 0x40, "", &value);
+        editor.put_record(mft_no, record);
+    });
+    plant(volume, "an index root in clusters", |editor| {
+        let (mft_no, lcn) = (editor.find("large"), editor.free_clusters(3000, 1));
+        editor.mark(lcn, 1, true);
+        editor.write(lcn * 4096, MARK.repeat(600).as_bytes());
+        let mut record = editor.with_another_stream(editor.record(mft_no), &[(1, Some(lcn))]);
+        let stream = editor.last_offset_of(&record);
+        put(&mut record, stream, &0x1001u32.to_le_bytes());
         editor.put_record(mft_no, record);
     });
     plant(volume, "behind the end of $AttrDef", |editor| {
@@ -440,7 +480,11 @@ fn the_counters_are_right() {
             ("Wiped timestamp data", &[What::Time]),
             (
                 "Wiped totally",
-                &counts.keys().copied().filter(|what| *what != What::Fixup).collect::<Vec<_>>(),
+                &counts
+                    .keys()
+                    .copied()
+                    .filter(|what| !matches!(what, What::Fixup | What::NotRead))
+                    .collect::<Vec<_>>(),
             ),
             ("Wiped other values", &[What::PrivateValue, What::Log, What::BehindEnd, What::Extra]),
         ] {
@@ -499,6 +543,67 @@ fn torn_records_and_blocks_are_wiped_too() {
         assert!(!place.at("new").exists());
         std::fs::remove_file(place.at("new.part")).unwrap();
     }
+}
+
+/// A folder with an index block that lies in two runs: its record, and where the block begins and goes on.
+fn split_block(editor: &Editor) -> (u64, u64, u64) {
+    let folder = editor.find("folder");
+    let record = editor.record(folder);
+    let start = editor.first_cluster_of(folder, 0xa0);
+    // Its last two clusters of 512 bytes go where none are used.
+    let lcn = editor.free_clusters(30_000, 2);
+    editor.mark(lcn, 2, true);
+    editor.write(lcn * 512, &editor.read(start + 6 * 512, 1024));
+    editor.write(start + 6 * 512, MARK.repeat(170).as_bytes());
+    editor.mark(start / 512 + 6, 2, false);
+    let runs = editor.runs_of(folder, 0xa0);
+    let (len, first) = (runs[0].0, runs[0].1.unwrap());
+    let rest = [(6, Some(first)), (2, Some(lcn)), (len - 8, Some(first + 8))];
+    let runs: Vec<_> =
+        rest.into_iter().filter(|(len, _)| *len > 0).chain(runs[1..].iter().copied()).collect();
+    editor.put_record(folder, editor.with_runs_of(record, 0xa0, &runs));
+    (folder, start, lcn * 512)
+}
+
+#[test]
+fn a_block_in_two_runs_counts_once() {
+    let place = Place::new();
+    let (volume, copy) = (place.at("volume"), place.at("copy"));
+    mkntfs(&volume, 24 << 20, 512, 512);
+    {
+        let mounted = Mounted::new(&volume, "");
+        let folder = mounted.path().join("folder");
+        std::fs::create_dir(&folder).unwrap();
+        for i in 0..25 {
+            std::fs::write(folder.join(format!("a name of some length {i}")), "x").unwrap();
+        }
+    }
+    let whole = ours(["-qmO", text(&copy), text(&volume)]).ok().stdout;
+    let editor = Editor::open(&volume);
+    let (_, start, rest) = split_block(&editor);
+    let split = ours(["-qmO", text(&copy), text(&volume)]).ok().stdout;
+    // All but the slack of the record, which was written anew.
+    let counters = |said: &str| {
+        let lines = said.lines().filter(|line| line.starts_with("Wiped"));
+        let lines = lines.filter(|line| !line.contains("unused MFT") && !line.contains("totally"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(counters(&whole), counters(&split));
+    assert_eq!((listing(&copy), marks(&copy)), (listing(&volume), 0));
+
+    // Lost in the part that is far away; then torn there.
+    {
+        let disk = FaultyDisk::new(&volume, 512, &[rest / 512 + 1]);
+        let said = ours(["--rescue", "-qmO", text(&copy), text(&disk.path())]).ok();
+        let said = said.says("Lost: 512 bytes could not be read").says("Damaged: 1 ");
+        assert_eq!(said.stdout.matches("marked BadSectoR\n").count(), 1, "{}", said.stdout);
+        assert_eq!(&Editor::open(&copy).read(rest + 512, 10), b"BadSectoR\0");
+    }
+    editor.write(rest + 1022, b"XX");
+    let said = ours(["--ignore-fs-check", "-qmO", text(&copy), text(&volume)]).ok();
+    let said =
+        said.says(&format!("at byte {start:#x}: update sequence mismatch in sector 7")).says("Damaged: 1 ");
+    assert_eq!(said.stdout.matches("index block").count(), 1, "{}", said.stdout);
 }
 
 #[test]

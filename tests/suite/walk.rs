@@ -17,7 +17,7 @@ pub enum What {
     Fixup,
     /// Of a record: behind what is in use, or between header and attributes.
     RecordSlack,
-    /// Behind a value or list of runs, to a multiple of eight bytes.
+    /// Behind a name, a value or a list of runs, to a multiple of eight bytes.
     Padding,
     /// A record of no file.
     DeletedRecord,
@@ -35,6 +35,8 @@ pub enum What {
     ResidentData,
     /// The value of an extended attribute, the data of a reparse point, an encryption key.
     PrivateValue,
+    /// In clusters of an attribute that is private as a whole: ours are zeros without looking.
+    NotRead,
     /// A page of `$LogFile`.
     Log,
     /// Behind the end of a stream, in its last cluster.
@@ -68,6 +70,13 @@ pub struct Walk {
     pieces: Vec<(u64, u64, u64, usize)>,
     /// The record or block that was looked at last: stream, offset, bytes.
     last: RefCell<(usize, u64, Vec<u8>)>,
+}
+
+/// Is this data of a file, or of a stream that somebody added to one of NTFS's own?
+fn is_users(mft_no: u64, name: &[u8]) -> bool {
+    let name: String = name.iter().step_by(2).map(|byte| char::from(*byte)).collect();
+    let own = [(6, "$SRAT"), (8, "$Bad"), (9, "$SDS"), (10, "$Info")];
+    mft_no > 11 || !name.is_empty() && !own.contains(&(mft_no, &name))
 }
 
 /// One attribute: offset in its record, and its bytes.
@@ -145,7 +154,8 @@ impl Walk {
             walk.gather();
         }
         let metadata = walk.streams.iter().enumerate();
-        let metadata = metadata.filter(|(_, stream)| stream.kind != 0x80 || stream.mft_no <= 11);
+        let metadata =
+            metadata.filter(|(_, stream)| stream.kind != 0x80 || !is_users(stream.mft_no, &stream.name));
         let runs = metadata.flat_map(|(nr, stream)| stream.runs.iter().map(move |run| (nr, run)));
         walk.pieces = runs.map(|(nr, (vcn, lcn, len))| (*lcn, *len, *vcn, nr)).collect();
         walk.pieces.sort_unstable();
@@ -249,7 +259,8 @@ impl Walk {
             }
             (2, 0x80) => What::Log,
             (_, 0xa0) => self.what_in_block(nr, offset),
-            (_, 0xc0 | 0xe0 | 0x100) => What::PrivateValue,
+            (_, 0xc0 | 0xe0) => What::PrivateValue,
+            (_, 0x100..) => What::NotRead,
             _ if offset >= stream.size => What::BehindEnd,
             _ => What::Kept,
         })
@@ -310,6 +321,16 @@ fn what_in_record(bytes: &[u8], mft_no: u64, at: usize) -> What {
 
 fn what_in_attribute(attribute: &[u8], mft_no: u64, at: usize) -> What {
     let name = name_of(attribute);
+    let name_at = u16_at(attribute, 10) as usize;
+    let body_at = u16_at(attribute, if attribute[8] != 0 { 32 } else { 20 }) as usize;
+    // Between name and body to a multiple of eight; without a name, behind the header.
+    let gap = match name.len() {
+        0 => (if attribute[8] != 0 { 72 } else { 24 })..body_at,
+        len => name_at + len..body_at,
+    };
+    if gap.contains(&at) {
+        return What::Padding;
+    }
     if attribute[8] != 0 {
         let runs = u16_at(attribute, 32) as usize;
         let mut end = runs;
@@ -328,8 +349,9 @@ fn what_in_attribute(attribute: &[u8], mft_no: u64, at: usize) -> What {
     let within = at - start;
     match u32_at(attribute, 0) {
         0x10 if within < 32 => What::Time,
+        0x40 if within >= 64 => What::PrivateValue,
         0x30 if (8..40).contains(&within) => What::Time,
-        0x80 if mft_no > 11 || !(name.is_empty() || name.starts_with(b"$\0")) => What::ResidentData,
+        0x80 if is_users(mft_no, &name) => What::ResidentData,
         0x90 if within >= 16 => what_in_index(&attribute[start..start + len], 16, &name, within),
         0xc0 | 0xe0 | 0x100 | 0x1000 => What::PrivateValue,
         _ => What::Kept,

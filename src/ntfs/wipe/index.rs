@@ -3,9 +3,9 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::value::FILE_NAME_TIMES;
-use super::{Wiped, Wiping, wipe_times, zero, zero_from};
-use crate::ntfs::fixup::{Fixups, STRIDE};
+use super::value::{FILE_NAME_TIMES, file_name_len};
+use super::{Wiped, Wiping, through_fixups, wipe_times, zero, zero_between, zero_from};
+use crate::ntfs::fixup::Fixups;
 use crate::ntfs::record::Fault;
 
 /// What an index's entries are.
@@ -38,7 +38,6 @@ struct Header {
     /// Bytes up to the end of the last entry.
     used: U32,
     allocated: U32,
-    /// Bit 0: there are blocks below.
     flags: u8,
     unused: [u8; 3],
 }
@@ -79,6 +78,9 @@ struct Entry {
     unused2: U16,
 }
 
+/// `flags` of an index: there are blocks below.
+const IS_LARGE: u8 = 1;
+
 /// `flags` of an entry: its last eight bytes name a block below.
 const HAS_BLOCK: u16 = 1;
 /// `flags` of an entry: the last one, without a key.
@@ -87,16 +89,26 @@ const IS_LAST: u16 = 2;
 /// Of an entry's data in the index of quotas: where the time of the last change is.
 const QUOTA_TIME: usize = 16;
 
-/// Bytes of a block that the root of an index names.
+/// Bytes that an entry of an index of something else than names may have behind its key and data.
+const ENTRY_MARK: usize = 4;
+
+/// Bytes of a block that the root of an index names, if it has blocks below.
 pub fn block_size(root: &[u8]) -> Option<u32> {
-    Root::ref_from_prefix(root).ok().map(|(root, _)| root.block_size.get())
+    let (root, rest) = Root::ref_from_prefix(root).ok()?;
+    let (header, _) = Header::ref_from_prefix(rest).ok()?;
+    (header.flags & IS_LARGE != 0).then(|| root.block_size.get())
 }
 
 /// Wipes the value of an `$INDEX_ROOT`.
 pub(super) fn wipe_root(value: &mut [u8], kind: Kind, wiping: Wiping, wiped: &mut Wiped) {
-    // A root that makes no sense keeps its entries up to the mistake; readers refuse it as they did.
     let (at, len) = (size_of::<Root>(), value.len());
-    let _mistake = wipe_entries(value, at, at + size_of::<Header>(), len, kind, wiping, wiped);
+    let floor = at + size_of::<Header>();
+    if len < floor {
+        wiped.index += zero(value);
+        return;
+    }
+    // One that makes no sense keeps its entries up to the mistake; readers refuse it as they did.
+    let _mistake = wipe_entries(value, at, floor, len, kind, wiping, wiped);
 }
 
 /// Wipes one block of an index in place. What makes no sense is told and filled with zeros.
@@ -112,22 +124,17 @@ pub fn wipe_block(bytes: &mut [u8], kind: Kind, wiping: Wiping, wiped: &mut Wipe
             return Err(fault);
         }
     };
-    let torn = fixups.first_torn(bytes);
-    let whole_strides = torn.map_or(bytes.len() / STRIDE, |torn| torn.sector);
-    let (whole, rest) = bytes.split_at_mut(whole_strides * STRIDE);
-    wiped.index += zero(rest);
-    fixups.apply(whole, whole_strides);
-    let (at, len) = (size_of::<Block>(), whole.len() + rest.len());
-    let outcome = wipe_entries(whole, at, fixups.end(), len, kind, wiping, wiped);
-    if let Ok(first) = outcome {
-        wiped.index += zero(whole.get_mut(fixups.end()..first).unwrap_or_default());
-    }
-    fixups.undo(whole, whole_strides);
-    torn.map_or(outcome.map(|_| ()), |torn| Err(torn.into()))
+    let (at, len) = (size_of::<Block>(), bytes.len());
+    let mut torn_off = 0;
+    let outcome = through_fixups(bytes, &fixups, &mut torn_off, |bytes| {
+        wipe_entries(bytes, at, fixups.array().end, len, kind, wiping, wiped)
+    });
+    wiped.index += torn_off;
+    outcome
 }
 
-/// Wipes the entries that the header at byte `at` tells of, and what follows the last one; nothing before byte
-/// `floor`. Returns where the first begins. `bytes` may be only the good part of a structure of `record_size` bytes.
+/// Wipes the entries that the header at byte `at` tells of, and what lies before the first and behind the last one;
+/// nothing before byte `floor`. `bytes` may be only the good part of a structure of `record_size` bytes.
 fn wipe_entries(
     bytes: &mut [u8],
     at: usize,
@@ -136,7 +143,7 @@ fn wipe_entries(
     kind: Kind,
     wiping: Wiping,
     wiped: &mut Wiped,
-) -> Result<usize, Fault> {
+) -> Result<(), Fault> {
     let header = bytes.get(at..).and_then(|bytes| Header::ref_from_prefix(bytes).ok());
     let (first, used) = header.map_or((0, 0), |(header, _)| {
         let place = |offset: U32| at.saturating_add(offset.get() as usize);
@@ -147,6 +154,7 @@ fn wipe_entries(
         let found = used as u32;
         return Err(Fault::Header { field: "bytes used by the index", found, record_size });
     }
+    wiped.index += zero(bytes.get_mut(floor..first).unwrap_or_default());
     let end = used.min(bytes.len());
     let mut next = first;
     while next < end {
@@ -159,7 +167,7 @@ fn wipe_entries(
         next += len;
     }
     wiped.index += zero_from(bytes, used);
-    Ok(first)
+    Ok(())
 }
 
 /// Wipes the entry that `bytes` begin with; returns its length, or none if it makes no sense.
@@ -171,20 +179,29 @@ fn wipe_entry(bytes: &mut [u8], kind: Kind, wiping: Wiping, wiped: &mut Wiped) -
     let key_end = size_of::<Entry>() + key_len;
     let body_end = len.checked_sub(if flags & HAS_BLOCK == 0 { 0 } else { 8 })?;
     let entry = bytes.get_mut(..len).filter(|_| key_end <= body_end)?;
+    let body = entry.get_mut(..body_end)?;
+    if flags & IS_LAST != 0 {
+        wiped.index += zero_from(body, size_of::<Entry>());
+        return Some(len);
+    }
     match kind {
-        _ if flags & IS_LAST != 0 => wiped.index += zero(entry.get_mut(key_end..body_end)?),
         Kind::FileNames => {
+            let key = body.get_mut(size_of::<Entry>()..key_end)?;
+            let name_end = size_of::<Entry>() + file_name_len(key).min(key.len());
             if !wiping.keep_times {
-                let key = entry.get_mut(size_of::<Entry>()..key_end)?;
                 wiped.times += wipe_times(key, FILE_NAME_TIMES, 4);
             }
-            wiped.index += zero(entry.get_mut(key_end..body_end)?);
+            wiped.index += zero_from(body, name_end);
         }
-        Kind::Quotas if !wiping.keep_times => {
-            let data = entry.get_mut(data_offset..data_offset + data_len)?;
-            wiped.times += wipe_times(data, QUOTA_TIME, 1);
+        Kind::Quotas | Kind::Other => {
+            let data = data_offset..data_offset + data_len;
+            if kind == Kind::Quotas && !wiping.keep_times {
+                wiped.times += wipe_times(body.get_mut(data.clone())?, QUOTA_TIME, 1);
+            }
+            // Windows ends some entries with a mark of four bytes.
+            let kept = data.start..key_end.max(data.end) + ENTRY_MARK;
+            wiped.index += zero_between(body, key_end, std::slice::from_ref(&kept));
         }
-        Kind::Quotas | Kind::Other => {}
     }
     Some(len)
 }
@@ -208,7 +225,7 @@ mod tests {
 
     /// A block of 1024 bytes on disk, all that is nobody's filled with 0xaa.
     fn block() -> Vec<u8> {
-        let entries = [entry(69, 1, 0), entry(69, 2, 0), entry(0, 0, 2)].concat();
+        let entries = [entry(68, 1, 0), entry(70, 2, 0), entry(0, 0, 2)].concat();
         let mut bytes = vec![0xaa; 1024];
         bytes[..0x28].fill(0);
         bytes[..8].copy_from_slice(b"INDX\x28\0\x03\0");
@@ -229,7 +246,7 @@ mod tests {
         assert_eq!(wiped.times, 64);
         assert!(!bytes.contains(&0xaa));
         // Before the times, and behind them.
-        assert_eq!((&bytes[0x40..0x48], &bytes[0x68..0x85]), (&[1; 8][..], &[1; 29][..]));
+        assert_eq!((&bytes[0x40..0x48], &bytes[0x68..0x84]), (&[1; 8][..], &[1; 28][..]));
         assert_eq!((&bytes[510..512], &bytes[1022..]), (&[7, 0][..], &[7, 0][..]));
     }
 

@@ -1,11 +1,13 @@
 //! Wiping pages of `$LogFile`: log records hold what was written into MFT records and indexes, contents of small files
 //! among it.
 
+use std::ops::Range;
+
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::{Wiped, zero, zero_from};
-use crate::ntfs::fixup::{Fixups, STRIDE};
+use super::{Wiped, through_fixups, zero, zero_between, zero_from};
+use crate::ntfs::fixup::Fixups;
 
 /// Bytes of a page, on every version of Windows for PCs.
 pub const PAGE: usize = 4096;
@@ -44,53 +46,53 @@ pub(in crate::ntfs) struct RestartArea {
     len: U16,
 }
 
+/// Bytes of the header of a page of records.
+const RECORD_PAGE_HEADER: usize = 40;
+
+/// Most bytes of a restart area that are kept: one client takes 224.
+const MAX_AREA: usize = 1024;
+
 /// Wipes one page in place, or the part of one that a cluster holds: a restart page keeps its area, a page of records
 /// its header.
 pub fn wipe_page(bytes: &mut [u8], wiped: &mut Wiped) {
     if bytes.iter().all(|byte| *byte == EMPTY) {
         return;
     }
-    let header = match bytes.first_chunk() {
-        Some(b"RSTR" | b"CHKD") => size_of::<RestartPage>(),
-        Some(b"RCRD") => 40,
+    let (header, is_restart) = match bytes.first_chunk() {
+        Some(b"RSTR" | b"CHKD") => (size_of::<RestartPage>(), true),
+        Some(b"RCRD") => (RECORD_PAGE_HEADER, false),
         _ => {
             wiped.values += zero(bytes);
             return;
         }
     };
-    // Pages of another size are only known from machines that nobody has any more: nothing of them is touched.
-    let other_size = RestartPage::ref_from_prefix(bytes)
-        .is_ok_and(|(page, _)| &page.magic != b"RCRD" && page.system_page_size.get() as usize != PAGE);
-    if other_size {
-        return;
-    }
     let Ok(fixups) = Fixups::find(bytes, header) else {
-        // A part of a page keeps what tells of its kind.
+        // A part of a page, or one of another size, keeps what tells of its kind.
         wiped.values += zero_from(bytes, header);
         return;
     };
-    let strides = fixups.first_torn(bytes).map_or(bytes.len() / STRIDE, |torn| torn.sector);
-    let (whole, rest) = bytes.split_at_mut(strides * STRIDE);
-    wiped.values += zero(rest);
-    fixups.apply(whole, strides);
-    let (start, end) = restart_area(whole).unwrap_or((fixups.end(), fixups.end()));
-    wiped.values += zero_from(whole, end.max(fixups.end()));
-    wiped.values += zero(whole.get_mut(fixups.end()..start).unwrap_or_default());
-    fixups.undo(whole, strides);
+    let mut torn_off = 0;
+    let _torn = through_fixups(bytes, &fixups, &mut torn_off, |bytes| {
+        let area = if is_restart { restart_area(bytes) } else { None };
+        let kept = [0..header, fixups.array(), area.unwrap_or(header..header)];
+        wiped.values += zero_between(bytes, 0, &kept);
+        Ok(())
+    });
+    wiped.values += torn_off;
 }
 
-/// Where the area of a restart page whose fixups are applied begins and ends.
-fn restart_area(page: &[u8]) -> Option<(usize, usize)> {
+/// Where the area of a restart page lies whose fixups are applied.
+fn restart_area(page: &[u8]) -> Option<Range<usize>> {
     let (header, _) = RestartPage::ref_from_prefix(page).ok()?;
     let start = usize::from(header.area_offset.get());
-    let area = page.get(start..).filter(|_| &header.magic != b"RCRD")?;
-    let (area, _) = RestartArea::ref_from_prefix(area).ok()?;
-    Some((start, start + usize::from(area.len.get())))
+    let (area, _) = RestartArea::ref_from_prefix(page.get(start..)?).ok()?;
+    Some(start..start + usize::from(area.len.get()).min(MAX_AREA))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ntfs::fixup::STRIDE;
 
     fn page(magic: &[u8; 4], header: u8) -> Vec<u8> {
         let mut page = vec![0x55; PAGE];

@@ -5,7 +5,10 @@
 //! attributes. Update sequence numbers are kept. What a structure does not account for is filled with zeros: of one
 //! that is torn or contradicts itself only what lies before the damage is left.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
+
+use super::fixup::{Fixups, STRIDE};
+use super::record::Fault;
 
 pub mod index;
 pub mod log;
@@ -73,6 +76,43 @@ pub fn zero(bytes: &mut [u8]) -> u64 {
 /// Fills with zeros from byte `from` on.
 fn zero_from(bytes: &mut [u8], from: usize) -> u64 {
     zero(bytes.get_mut(from..).unwrap_or_default())
+}
+
+/// Fills with zeros all but these stretches, which ascend; of what lies before `from` nothing.
+fn zero_between(bytes: &mut [u8], from: usize, kept: &[Range<usize>]) -> u64 {
+    let mut wiped = 0;
+    let mut at = from;
+    for kept in kept {
+        if kept.start > at {
+            wiped += zero(bytes.get_mut(at..kept.start.min(bytes.len())).unwrap_or_default());
+        }
+        at = at.max(kept.end);
+    }
+    wiped + zero_from(bytes, at)
+}
+
+/// Wipes a structure through its fixups: `wipe` gets the part of it that was written whole, with the fixups applied. What
+/// lies behind that is filled with zeros, counted in `lost`, and the tear told.
+fn through_fixups(
+    bytes: &mut [u8],
+    fixups: &Fixups,
+    lost: &mut u64,
+    wipe: impl FnOnce(&mut [u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let torn = fixups.first_torn(bytes);
+    let strides = torn.map_or(bytes.len() / STRIDE, |torn| torn.sector);
+    let (whole, rest) = bytes.split_at_mut(strides * STRIDE);
+    *lost += zero(rest);
+    let outcome = if whole.is_empty() {
+        Ok(())
+    } else {
+        fixups.apply(whole, strides);
+        let outcome = wipe(whole);
+        *lost += zero(whole.get_mut(fixups.entries_behind(strides)).unwrap_or_default());
+        fixups.undo(whole, strides);
+        outcome
+    };
+    torn.map_or(outcome, |torn| Err(torn.into()))
 }
 
 /// Sets the `n` times that follow each other from byte `at` on, as far as there are so many; returns their bytes.

@@ -1,10 +1,16 @@
 //! Wiping an MFT record.
 
 use super::value::wipe_resident;
-use super::{Wiped, Wiping, zero, zero_from};
+use super::{Wiped, Wiping, through_fixups, zero, zero_between, zero_from};
 use crate::ntfs::attr::{Attribute, Attributes, Body};
-use crate::ntfs::fixup::STRIDE;
 use crate::ntfs::record::{self, Fault};
+
+/// Bytes of a record's header, with the number that newer versions of NTFS put behind it.
+const HEADER: usize = 48;
+
+/// Bytes of an attribute's header: resident; in clusters, with the size of a compressed one.
+const RESIDENT_HEADER: usize = 24;
+const NON_RESIDENT_HEADER: usize = 72;
 
 /// Bytes of the mark that ends the attributes, with the field behind it that Windows counts to it.
 const END_MARK: usize = 8;
@@ -25,25 +31,20 @@ pub fn wipe_record(
             return Err(fault);
         }
     };
-    let torn = fixups.first_torn(bytes);
-    let whole_strides = torn.map_or(bytes.len() / STRIDE, |torn| torn.sector);
-    let (whole, rest) = bytes.split_at_mut(whole_strides * STRIDE);
-    wiped.deleted += zero(rest);
-    if whole.is_empty() {
-        return Err(torn.map_or(Fault::Header { field: "length", found: 0, record_size: 0 }, Fault::Torn));
-    }
-    fixups.apply(whole, whole_strides);
-    let kept = scratch.get_mut(..whole.len()).unwrap_or_default();
-    kept.copy_from_slice(whole);
-    let outcome = match record::is_marked_in_use(kept) {
-        false => {
-            wiped.deleted += zero_from(whole, fixups.end());
-            Ok(())
+    let mut torn_off = 0;
+    let outcome = through_fixups(bytes, &fixups, &mut torn_off, |bytes| {
+        let array = fixups.array();
+        let kept = scratch.get_mut(..bytes.len()).unwrap_or_default();
+        kept.copy_from_slice(bytes);
+        wiped.unused += zero(bytes.get_mut(HEADER..array.start).unwrap_or_default());
+        if record::is_marked_in_use(kept) {
+            return wipe_attributes(bytes, mft_no, wiping, kept, array.end, wiped);
         }
-        true => wipe_attributes(whole, mft_no, wiping, kept, fixups.end(), wiped),
-    };
-    fixups.undo(whole, whole_strides);
-    torn.map_or(outcome, |torn| Err(torn.into()))
+        wiped.deleted += zero_from(bytes, array.end);
+        Ok(())
+    });
+    wiped.deleted += torn_off;
+    outcome
 }
 
 /// Wipes a record in use whose fixups are applied; `kept` holds the same bytes. `header_end` is where its header ends.
@@ -87,26 +88,31 @@ fn wipe_attribute(
     wiped: &mut Wiped,
 ) {
     let Attribute { offset, len, body_offset, .. } = *attribute;
-    // Behind the body the attribute is only filled up to a multiple of eight.
-    let body_end = match attribute.body {
+    let (header, body_end) = match attribute.body {
         Body::Resident(value) => {
             let value = bytes.get_mut(body_offset..body_offset + value.len()).unwrap_or_default();
             wipe_resident(mft_no, attribute.kind, attribute.name, value, wiping, wiped);
-            body_offset + value.len()
+            (RESIDENT_HEADER, body_offset + value.len())
         }
         Body::NonResident { .. } => {
-            let runs =
-                attribute.runs(u64::MAX).map(|mut runs| (runs.by_ref().all(|run| run.is_ok()), runs.at()));
-            match runs {
-                Some((true, end)) => body_offset + end,
-                _ => return,
-            }
+            let runs = attribute.runs(u64::MAX);
+            let runs = runs.map(|mut runs| (runs.by_ref().all(|run| run.is_ok()), runs.at()));
+            // A list that makes no sense is left to its end.
+            let end = runs.filter(|(good, _)| *good).map_or(offset + len, |(_, end)| body_offset + end);
+            (NON_RESIDENT_HEADER, end)
         }
     };
-    // A name can stand behind the value.
-    let name_end = attribute.name_offset + attribute.name.len();
-    let end = body_end.max(name_end).min(offset + len);
-    wiped.unused += zero(bytes.get_mut(end..offset + len).unwrap_or_default());
+    let name = attribute.name_offset..attribute.name_offset + attribute.name.len();
+    let body = body_offset..body_end;
+    // The name, if there is one, can stand before or behind the body.
+    let (first, second) = match (attribute.name.is_empty(), name.start < body.start) {
+        (true, _) => (body.clone(), body),
+        (false, true) => (name, body),
+        (false, false) => (body, name),
+    };
+    let header = offset..(offset + header).min(first.start);
+    let kept = [header, first, second];
+    wiped.unused += zero_between(bytes.get_mut(..offset + len).unwrap_or_default(), offset, &kept);
 }
 
 #[cfg(test)]
@@ -183,7 +189,7 @@ mod tests {
     #[test]
     fn a_record_of_ntfs_itself_keeps_its_data() {
         let mut bytes = record(1);
-        let (_, wiped) = wipe(&mut bytes, 11, KEEP);
+        let (_, wiped) = wipe(&mut bytes, 10, KEEP);
         assert_eq!((wiped.resident, wiped.times), (0, 0));
         assert!(bytes.windows(13).any(|window| window == [2; 13]) && !bytes.contains(&0xaa));
     }

@@ -10,13 +10,44 @@ use crate::ntfs::mft_no;
 /// Of `$FILE_NAME` and of an index entry's key, which is one: where the four times begin.
 pub(super) const FILE_NAME_TIMES: usize = 8;
 
-/// Name of the stream with the keys of an encrypted file, UTF-16LE.
-const EFS: &[u8] = b"$\0E\0F\0S\0";
+/// Name of the stream with a file's numbers in transactions, UTF-16LE. Others hold the keys of encrypted files.
+const TXF: &[u8] = b"$\0T\0X\0F\0_\0D\0A\0T\0A\0";
 
-/// Is the data of this record's attribute called `name` the user's? The first records are metadata themselves, but for
-/// the streams that anybody may add to the root folder; NTFS's own names begin with a `$`.
+/// Streams of NTFS's own files that have a name: those that are metadata, by record and name, UTF-16LE.
+const NAMED_METADATA: [(u64, &[u8]); 3] = [
+    (mft_no::BITMAP, b"$\0S\0R\0A\0T\0"),
+    (mft_no::SECURE, b"$\0S\0D\0S\0"),
+    (mft_no::UP_CASE, b"$\0I\0n\0f\0o\0"),
+];
+
+/// Is the data of this record's attribute called `name` the user's? The first records are metadata themselves, but
+/// anybody can add streams to them, and to the root folder without any trick.
 pub fn is_user_data(mft_no: u64, name: &[u8]) -> bool {
-    mft_no > mft_no::EXTEND || !(name.is_empty() || name.starts_with(b"$\0"))
+    let is_metadata = match name {
+        [] => mft_no < mft_no::EXTEND && mft_no != mft_no::ROOT,
+        name => NAMED_METADATA.contains(&(mft_no, name)),
+    };
+    !is_metadata
+}
+
+/// Bytes of a `$FILE_NAME` before the name itself; the byte before the last two is its length in UTF-16 units.
+const FILE_NAME_FIXED: usize = 66;
+
+/// Bytes of a `$FILE_NAME` with its name.
+pub(super) fn file_name_len(value: &[u8]) -> usize {
+    FILE_NAME_FIXED + 2 * usize::from(value.get(FILE_NAME_FIXED - 2).copied().unwrap_or(0))
+}
+
+/// Most bytes that values of a type have, where NTFS sets a limit.
+fn longest(kind: u32) -> usize {
+    match kind {
+        types::STANDARD_INFORMATION => 72,
+        types::OBJECT_ID => 64,
+        types::VOLUME_NAME => 256,
+        types::VOLUME_INFORMATION => 12,
+        types::EA_INFORMATION => 8,
+        _ => usize::MAX,
+    }
 }
 
 /// Wipes the resident value of an attribute in the record `mft_no`.
@@ -28,9 +59,15 @@ pub(super) fn wipe_resident(
     wiping: Wiping,
     wiped: &mut Wiped,
 ) {
+    wiped.values += zero_from(value, longest(kind));
     match kind {
         types::STANDARD_INFORMATION if !wiping.keep_times => wiped.times += wipe_times(value, 0, 4),
-        types::FILE_NAME if !wiping.keep_times => wiped.times += wipe_times(value, FILE_NAME_TIMES, 4),
+        types::FILE_NAME => {
+            wiped.values += zero_from(value, file_name_len(value));
+            if !wiping.keep_times {
+                wiped.times += wipe_times(value, FILE_NAME_TIMES, 4);
+            }
+        }
         types::DATA if is_user_data(mft_no, name) => wiped.resident += zero(value),
         types::INDEX_ROOT => index::wipe_root(value, index::Kind::of(name), wiping, wiped),
         _ => {
@@ -58,7 +95,7 @@ impl Private {
         match kind {
             types::EA => Some(Private::ExtendedAttributes),
             types::REPARSE_POINT => Some(Private::ReparsePoint),
-            types::LOGGED_UTILITY_STREAM if name == EFS => Some(Private::Whole),
+            types::LOGGED_UTILITY_STREAM if name != TXF => Some(Private::Whole),
             kind if types::ALL.contains(&kind) => None,
             // Types that are not known, or that anybody may define.
             _ => Some(Private::Whole),
@@ -174,7 +211,8 @@ mod tests {
 
     #[test]
     fn streams_of_the_root_folder_are_the_users() {
-        assert!(is_user_data(5, b"n\0") && is_user_data(12, b"") && is_user_data(40, b"$\0"));
+        assert!(is_user_data(5, b"n\0") && is_user_data(5, b"$\0") && is_user_data(5, b"$\0S\0D\0S\0"));
+        assert!(is_user_data(11, b"") && is_user_data(12, b"") && is_user_data(40, b"$\0S\0D\0S\0"));
         assert!(!is_user_data(6, b"") && !is_user_data(9, b"$\0S\0D\0S\0"));
     }
 }
