@@ -3,7 +3,7 @@
 //! A record or block is wiped as one, also where it lies in several runs: then it is put together, wiped, and the part
 //! that lies in the run at hand goes on. It is read again for a part that comes much later.
 
-use super::{CopyError, Feed, Reader};
+use super::{CopyError, Damage, Feed, Reader};
 use crate::event::{Event, Observer};
 use crate::extent::ByteRange;
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
@@ -195,19 +195,15 @@ impl<'a> MetadataFeed<'a> {
         for (nr, bytes) in (0..).zip(data.chunks_mut(unit)) {
             let before = nr * unit as u64;
             if let Err(fault) = self.wiper.wipe(stream, offset + before, bytes) {
-                let error = CopyError::Structure {
-                    what: "index block",
-                    mft_no: stream.mft_no,
-                    pos: pos + before,
-                    fault,
-                };
+                let pos = pos + before;
+                let damage = Damage { what: "index block", mft_no: stream.mft_no, pos, fault };
                 if !self.tolerance.damage {
-                    return Err(error);
+                    return Err(damage.into());
                 }
                 if self.wiper.again {
                     continue;
                 }
-                self.observer.tell(Event::Warning(format_args!("{error}")));
+                self.observer.tell(Event::Warning(format_args!("{damage}")));
                 self.nr_damaged += 1;
             }
         }

@@ -31,19 +31,8 @@ pub enum CopyError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A piece of metadata makes no sense.
-    #[error(
-        "{what} of MFT record {mft_no} at byte {pos:#x}: {fault}; --ignore-fs-check and --rescue go on, without it"
-    )]
-    Structure {
-        /// Name of the structure.
-        what: &'static str,
-        /// The base record that it belongs to.
-        mft_no: u64,
-        /// Its first byte on the volume.
-        pos: u64,
-        /// What is wrong with it.
-        fault: Fault,
-    },
+    #[error("{0}; --ignore-fs-check and --rescue go on, without what lies behind the damage")]
+    Damaged(#[from] Damage),
     /// The image cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -56,6 +45,20 @@ pub enum CopyError {
     /// Whoever watches the job asked it to end.
     #[error("interrupted")]
     Stopped,
+}
+
+/// A piece of metadata that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} of MFT record {mft_no} at byte {pos:#x}: {fault}")]
+pub struct Damage {
+    /// Name of the structure.
+    pub what: &'static str,
+    /// The base record that it belongs to.
+    pub mft_no: u64,
+    /// Its first byte on the volume.
+    pub pos: u64,
+    /// What is wrong with it.
+    pub fault: Fault,
 }
 
 impl CopyError {
