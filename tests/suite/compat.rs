@@ -13,7 +13,7 @@ use crate::tools::{
     assert_same, assert_same_up_to, assert_zeros_from, len, noise, ntfsclone, occupied, ours, run, shell,
     text,
 };
-use crate::volumes::{Place, crowd, fill, given, mkntfs, small_volume};
+use crate::volumes::{Place, crowd, filled, given, mkntfs, small_volume};
 
 /// Saves, restores and clones a volume with both programs, every way round, and compares all there is.
 pub fn compare(volume: &Path) {
@@ -58,10 +58,7 @@ pub fn compare(volume: &Path) {
 #[test]
 fn cluster_sizes() {
     for (size, cluster_size) in [(24 << 20, 512), (24 << 20, 4096), (64 << 20, 65536), (512 << 20, 2 << 20)] {
-        let place = Place::new();
-        let volume = place.at("volume");
-        mkntfs(&volume, size, 512, cluster_size);
-        fill(&volume, 150);
+        let (_place, volume) = filled(size, 512, cluster_size, 150);
         compare(&volume);
     }
 }
@@ -69,10 +66,7 @@ fn cluster_sizes() {
 #[test]
 fn sector_sizes() {
     for (sector_size, cluster_size) in [(256, 256), (1024, 1024), (4096, 4096), (4096, 65536)] {
-        let place = Place::new();
-        let volume = place.at("volume");
-        mkntfs(&volume, 40 << 20, sector_size, cluster_size);
-        fill(&volume, 60);
+        let (_place, volume) = filled(40 << 20, sector_size, cluster_size, 60);
         compare(&volume);
     }
 }
@@ -100,10 +94,7 @@ fn ends_of_the_partition() {
 fn mft_in_several_runs() {
     // 512-byte clusters: a record lies across two runs.
     for (cluster_size, first) in [(4096, 8), (512, 41), (512, 65)] {
-        let place = Place::new();
-        let volume = place.at("volume");
-        mkntfs(&volume, 24 << 20, 512, cluster_size);
-        fill(&volume, 150);
+        let (_place, volume) = filled(24 << 20, 512, cluster_size, 150);
         Editor::open(&volume).fragment_mft(first);
         compare(&volume);
     }
@@ -112,10 +103,7 @@ fn mft_in_several_runs() {
 #[test]
 fn mft_with_an_attribute_list() {
     for (cluster_size, first) in [(4096, 8), (512, 65)] {
-        let place = Place::new();
-        let volume = place.at("volume");
-        mkntfs(&volume, 24 << 20, 512, cluster_size);
-        fill(&volume, 150);
+        let (_place, volume) = filled(24 << 20, 512, cluster_size, 150);
         Editor::open(&volume).extend_mft(first, 20);
         compare(&volume);
     }

@@ -19,6 +19,7 @@ mod interrupt;
 mod large;
 mod metadata;
 mod outputs;
+mod private;
 mod rescue;
 mod serial;
 mod states;

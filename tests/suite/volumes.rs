@@ -160,6 +160,15 @@ pub fn crowd(volume: &Path) {
     std::fs::remove_file(root.join("filler")).unwrap();
 }
 
+/// A volume of this size with some files, in a folder of its own.
+pub fn filled(size: u64, sector_size: u32, cluster_size: u32, nr_files: u64) -> (Place, PathBuf) {
+    let place = Place::new();
+    let volume = place.at("volume");
+    mkntfs(&volume, size, sector_size, cluster_size);
+    fill(&volume, nr_files);
+    (place, volume)
+}
+
 /// A filled volume of 24 MiB with clusters of 4 KiB: what most tests start from.
 pub fn small_volume(path: &Path) {
     mkntfs(path, 24 << 20, 512, 4096);
