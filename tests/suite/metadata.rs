@@ -10,16 +10,16 @@ use crate::volumes::{Mounted, Place, crowd, fill, filled, given, mkntfs, small_v
 use crate::walk::{Walk, What};
 
 /// Where our bytes may differ from ntfsclone's, and why. Ours are zeros there, but for times and sequence numbers.
-const ACCEPTED: &[(What, &str)] = &[
+pub const ACCEPTED: &[(What, &str)] = &[
     (What::SequenceNumber, "kept here; ntfsclone sets those of deleted records to 1"),
     (What::Fixup, "what belongs at the end of a stride is kept here, and wiped with it"),
     (What::RecordSlack, "ntfsclone leaves it in the first twelve records, and between header and attributes"),
     (What::Padding, "ntfsclone leaves up to seven bytes behind each name and value"),
-    (What::DeletedRecord, "ntfsclone leaves what it cannot parse"),
     (What::BehindMft, "ntfsclone leaves what lies in clusters of $MFT that hold no records yet"),
     (What::IndexSlack, "ntfsclone leaves it: names of deleted files"),
     (What::EntryPadding, "ntfsclone leaves it"),
     (What::UnusedBlock, "ntfsclone leaves them: names of deleted files"),
+    (What::ResidentData, "ntfsclone leaves that of streams which somebody added to the root folder"),
     (What::PrivateValue, "ntfsclone leaves extended attributes and reparse points"),
     (What::NotRead, "ntfsclone leaves encryption keys, and attributes of kinds that nobody knows"),
     (What::Log, "ntfsclone leaves log records, which hold pieces of files"),
@@ -55,22 +55,30 @@ pub fn parse(path: &Path) -> Image {
     Image { nr_used: u64_at(&bytes, 38), clusters, cluster_size }
 }
 
-/// The same clusters in both, and where their bytes differ a reason why.
-fn compare_images(volume: &Path, ours: &Path, theirs: &Path) {
+/// The same clusters in both, and where their bytes differ a reason why. Returns what differs.
+pub fn compare_images(volume: &Path, ours: &Path, theirs: &Path) -> BTreeSet<What> {
     let (ours, theirs) = (parse(ours), parse(theirs));
-    let numbers = |image: &Image| image.clusters.keys().copied().collect::<BTreeSet<_>>();
-    assert_eq!(numbers(&ours), numbers(&theirs), "clusters of {}", volume.display());
+    let walk = Walk::new(volume);
+    let only = |a: &Image, b: &Image| {
+        a.clusters.keys().copied().filter(|lcn| !b.clusters.contains_key(lcn)).collect::<Vec<_>>()
+    };
+    assert_eq!(only(&ours, &theirs), [], "clusters that ntfsclone does not copy");
+    // ntfsclone copies streams that somebody added to the root folder: contents of files.
+    for lcn in only(&theirs, &ours) {
+        assert_eq!(walk.what(lcn * ours.cluster_size), None, "cluster {lcn} is missing");
+    }
     // ntfsclone counts the front of $LogFile twice.
     assert_eq!(ours.nr_used, ours.clusters.len() as u64 - 1);
     assert!(ours.nr_used <= theirs.nr_used);
-    let walk = Walk::new(volume);
+    let mut seen = BTreeSet::new();
     for (lcn, bytes) in &ours.clusters {
-        explain(&walk, lcn * ours.cluster_size, bytes, &theirs.clusters[lcn]);
+        explain(&walk, lcn * ours.cluster_size, bytes, &theirs.clusters[lcn], &mut seen);
     }
+    seen
 }
 
 /// Each difference between these bytes, which lie at `pos` of the volume, has a reason.
-fn explain(walk: &Walk, pos: u64, ours: &[u8], theirs: &[u8]) {
+fn explain(walk: &Walk, pos: u64, ours: &[u8], theirs: &[u8], seen: &mut BTreeSet<What>) {
     for (pos, (a, b)) in (pos..).zip(ours.iter().zip(theirs)).filter(|(_, (a, b))| a != b) {
         let what = walk.what(pos);
         let wiped = match what {
@@ -79,6 +87,7 @@ fn explain(walk: &Walk, pos: u64, ours: &[u8], theirs: &[u8]) {
         };
         let accepted = ACCEPTED.iter().any(|(accepted, _)| Some(*accepted) == what);
         assert!(wiped && accepted, "byte {pos:#x} is {a:#x}, ntfsclone's {b:#x}: {what:?}");
+        seen.extend(what);
     }
 }
 

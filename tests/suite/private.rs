@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::edit::{Editor, put, u32_at, u64_at};
 use crate::faulty::FaultyDisk;
-use crate::metadata::{listing, parse};
+use crate::metadata::{ACCEPTED, compare_images, listing, parse};
 use crate::tools::{ntfsclone, ours, text};
 use crate::volumes::{Mounted, Place, mkntfs, small_volume};
 use crate::walk::{Walk, What};
@@ -193,6 +193,17 @@ fn nothing_private_is_copied() {
     let copy = std::fs::read(at("copy")).unwrap();
     assert!(copy.windows(names.len()).any(|window| window == names));
     assert_eq!(listing(&at("copy")), listing(&volume));
+}
+
+#[test]
+fn every_accepted_difference_occurs() {
+    let place = Place::new();
+    let (volume, copy, theirs) = (place.at("volume"), place.at("copy"), place.at("theirs"));
+    marked_volume(&volume);
+    ours(["-qmsO", text(&copy), text(&volume)]).ok();
+    ntfsclone(["-qmsO", text(&theirs), text(&volume)]).ok();
+    let seen = compare_images(&volume, &copy, &theirs);
+    assert_eq!(seen, ACCEPTED.iter().map(|(what, _)| *what).collect());
 }
 
 #[test]
