@@ -18,6 +18,19 @@ use crate::volumes::{Place, format, small_volume};
 
 const OURS: &str = env!("CARGO_BIN_EXE_ntfsrescue");
 
+/// A program that listens to signals, also where the tests themselves run in the background and ignore some: it would
+/// inherit that.
+fn listening(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM", program]);
+    command
+}
+
+/// Our program.
+fn program() -> Command {
+    listening(OURS)
+}
+
 /// What a job gets that does not end in time.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -155,8 +168,7 @@ fn copies_from_a_slow_disk() {
     ] {
         println!("{args}, {signal}");
         std::fs::write(at("old"), "what was there").unwrap();
-        let mut job =
-            Running::start(Command::new(OURS).args(args.split(' ')).current_dir(place.at("")), false);
+        let mut job = Running::start(program().args(args.split(' ')).current_dir(place.at("")), false);
         job.says(phase);
         job.signal(signal);
         job.exits(status);
@@ -181,8 +193,7 @@ fn while_the_volume_is_scanned_nothing_changes() {
     let slow = SlowDisk::new(&place, 250_000);
     std::fs::write(place.at("old"), "what was there").unwrap();
     for args in ["-o new slow", "--rescue -s -O old slow"] {
-        let mut job =
-            Running::start(Command::new(OURS).args(args.split(' ')).current_dir(place.at("")), false);
+        let mut job = Running::start(program().args(args.split(' ')).current_dir(place.at("")), false);
         job.says("Scanning volume");
         job.signal(SIGINT);
         job.exits(130);
@@ -206,7 +217,7 @@ fn restores_from_a_pipe() {
     {
         println!("{args}, {signal}");
         std::fs::write(at("old"), "what was there").unwrap();
-        let mut command = Command::new(OURS);
+        let mut command = program();
         command.args(args.split(' ')).current_dir(place.at("")).stdin(Stdio::piped());
         let mut job = Running::start(&mut command, false);
         let mut input = job.child.stdin.take().unwrap();
@@ -235,7 +246,7 @@ fn hanging(place: &Place) -> (Running, ChildStdout) {
         small_volume(&place.at("volume"));
     }
     let args = ["-s", "-o", "-", text(&place.at("volume"))].map(str::to_owned);
-    let mut job = Running::start(Command::new(OURS).args(args), true);
+    let mut job = Running::start(program().args(args), true);
     let mut output = job.child.stdout.take().unwrap();
     output.read_exact(&mut [0; 56]).unwrap();
     job.says("Saving NTFS to image");
@@ -285,7 +296,7 @@ fn ignored_signals_stay_ignored() {
     ours(["-q", "-s", "-o", text(&place.at("image")), text(&place.at("volume"))]).ok();
     for (ignored, ending) in [("INT", None), ("INT", Some((SIGTERM, 143))), ("INT TERM", None)] {
         let line = format!("trap '' {ignored}; exec {OURS} -s -o - {}", text(&place.at("volume")));
-        let mut job = Running::start(Command::new("sh").args(["-c", &line]), true);
+        let mut job = Running::start(listening("sh").args(["-c", &line]), true);
         let mut output = job.child.stdout.take().unwrap();
         let mut image = vec![0; 56];
         output.read_exact(&mut image).unwrap();
@@ -319,12 +330,8 @@ fn messages_that_nobody_reads() {
     (&writer).write_all(&vec![b'x'; size]).unwrap();
     let args = ["-s", "-o", text(&place.at("new")), text(&place.at("volume"))].map(str::to_owned);
     for signals in [&[SIGTERM][..], &[SIGTERM, SIGTERM]] {
-        let mut child = Command::new(OURS)
-            .args(&args)
-            .stdout(writer.try_clone().unwrap())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            program().args(&args).stdout(writer.try_clone().unwrap()).stderr(Stdio::null()).spawn().unwrap();
         let status = format!("/proc/{}/status", child.id());
         let blocks_signals = || {
             let status = std::fs::read_to_string(&status).unwrap();
