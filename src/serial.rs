@@ -52,26 +52,22 @@ impl<'a, F: Feed> SerialFeed<'a, F> {
 
     /// Changes the number in the boot sectors that begin in these bytes.
     fn renew(&mut self, range: ByteRange, data: &mut [u8]) -> Result<(), CopyError> {
-        let extra = self.geometry.pos(self.geometry.extra_lcn());
         if range.pos == 0 {
-            self.renew_at(0, range, data)?;
+            self.renew_at(0, data)?;
         }
-        // The backup is in the cluster behind the last one, and names its place.
-        let from = extra.max(range.pos).next_multiple_of(BOOT_SECTOR_LEN as u64 / 2);
-        for pos in (from..range.end()).step_by(BOOT_SECTOR_LEN / 2) {
-            self.renew_at(pos, range, data)?;
+        // The backup is in the cluster behind the last one.
+        let from = self.geometry.pos(self.geometry.extra_lcn()).max(range.pos);
+        let behind = data.get((from - range.pos) as usize..).unwrap_or_default();
+        match BootSector::find_backup(from, behind) {
+            Some(at) => self.renew_at((from - range.pos) as usize + at, data),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Changes the number in the boot sector at byte `pos` of the volume, if there is one.
-    fn renew_at(&mut self, pos: u64, range: ByteRange, data: &mut [u8]) -> Result<(), CopyError> {
-        let at = (pos - range.pos) as usize;
+    /// Changes the number in the boot sector that begins at byte `at`, if there is one.
+    fn renew_at(&mut self, at: usize, data: &mut [u8]) -> Result<(), CopyError> {
         let Some(sector) = data.get_mut(at..at + BOOT_SECTOR_LEN) else { return Ok(()) };
         let Ok(boot) = BootSector::parse(sector) else { return Ok(()) };
-        if pos != 0 && boot.backup_pos() != Some(pos) {
-            return Ok(());
-        }
         let number = match self.number {
             Some(number) => number,
             None => {

@@ -38,7 +38,6 @@ pub struct MetadataFeed<'a> {
 }
 
 /// A unit of a stream.
-#[derive(PartialEq, Eq)]
 struct Assembled {
     /// Number of the stream.
     stream: u32,
@@ -238,10 +237,7 @@ impl<'a> MetadataFeed<'a> {
         self.lost.clear();
         self.read(range, 0, data)?;
         let sector_size = self.sector_size as usize;
-        let backup = (0..data.len()).step_by(sector_size).find(|at| {
-            let boot = data.get(*at..).and_then(|sector| BootSector::parse(sector).ok());
-            boot.and_then(|boot| boot.backup_pos()) == Some(self.pos + *at as u64)
-        });
+        let backup = BootSector::find_backup(self.pos, data);
         let backup = backup.map_or(0..0, |at| at..at + sector_size.max(BOOT_SECTOR_LEN));
         self.wiper.wiped.values += wipe::zero(data.get_mut(..backup.start).unwrap_or_default());
         self.wiper.wiped.values += wipe::zero(data.get_mut(backup.end..).unwrap_or_default());

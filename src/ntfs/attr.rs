@@ -59,6 +59,10 @@ pub mod types {
     ];
 }
 
+/// Bytes of a `$FILE_NAME` before the name: reference of the folder, times and sizes, and in the last two bytes the
+/// name's length in UTF-16 units and its kind.
+pub(super) const FILE_NAME_FIXED: usize = 66;
+
 /// Ends the attributes of a record.
 const END: u32 = 0xffff_ffff;
 

@@ -10,6 +10,9 @@ use crate::units::{Geometry, GeometryError, Lcn};
 /// Bytes of the boot sector's structure, whatever the sector size.
 pub const BOOT_SECTOR_LEN: usize = 512;
 
+/// Bytes of the smallest sector that a volume can have.
+const SMALLEST_SECTOR: usize = 256;
+
 /// Bytes of an index block on every volume that Windows makes.
 const INDEX_BLOCK_SIZE: u32 = 4096;
 
@@ -148,6 +151,15 @@ impl BootSector {
             index_block_size: self::record_size(raw.clusters_per_index_record, cluster_size)
                 .unwrap_or(INDEX_BLOCK_SIZE),
             serial: raw.serial.get(),
+        })
+    }
+
+    /// Where in these bytes, which begin at byte `pos` of the volume, a backup boot sector begins: one that names its own
+    /// place.
+    pub fn find_backup(pos: u64, bytes: &[u8]) -> Option<usize> {
+        (0..bytes.len()).step_by(SMALLEST_SECTOR).find(|at| {
+            let boot = bytes.get(*at..).and_then(|sector| BootSector::parse(sector).ok());
+            boot.and_then(|boot| boot.backup_pos()) == Some(pos + *at as u64)
         })
     }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::attr::{Attribute, Body, types};
+use super::attr::{Attribute, Body, FILE_NAME_FIXED, types};
 use super::metadata::Collector;
 use super::mft::Value;
 use super::record::{Fault, Record, claims_in_use, mft_no_of};
@@ -449,15 +449,13 @@ impl Scan<'_> {
 /// Where Windows keeps its memory while it sleeps: a file of this name in the root folder, UTF-16LE and as long.
 const HIBERFILE: &[u8] = b"h\0i\0b\0e\0r\0f\0i\0l\0.\0s\0y\0s\0";
 
-/// Is this the name of the file with Windows's memory? The value is: reference of the folder, 56 bytes of times and
-/// sizes, length of the name in units, its kind, the name.
+/// Is this the name of the file with Windows's memory?
 fn is_hiberfile(attribute: &Attribute<'_>) -> bool {
-    const NAME: usize = 66;
     let Body::Resident(value) = attribute.body else { return false };
     let folder = value.first_chunk().map(|folder| mft_no_of(u64::from_le_bytes(*folder)));
     attribute.kind == types::FILE_NAME
         && folder == Some(mft_no::ROOT)
-        && value.get(NAME..).is_some_and(|name| name.eq_ignore_ascii_case(HIBERFILE))
+        && value.get(FILE_NAME_FIXED..).is_some_and(|name| name.eq_ignore_ascii_case(HIBERFILE))
 }
 
 /// The records that `$MFT`'s own bitmap counts as a file's; as far as it can be read.

@@ -6,6 +6,7 @@ use zerocopy::FromBytes;
 
 use super::attr::types;
 use super::fixup::{Fixups, STRIDE};
+use super::mft::Value;
 use super::mft_no;
 use super::volume::Volume;
 use super::wipe::log::{PAGE, RestartArea, RestartPage};
@@ -22,20 +23,22 @@ const IS_CLEAN: u16 = 2;
 /// Does Windows sleep on this volume, in the file whose base record is `hiberfile`? Not where that cannot be read.
 pub fn is_hibernated(volume: &Volume<'_>, hiberfile: u64) -> bool {
     let mut magic = [0; 4];
-    read_data(volume, hiberfile, 0, &mut magic).is_some() && ASLEEP.contains(&&magic)
+    let data = data_of(volume, hiberfile);
+    data.and_then(|data| read(volume, &data, 0, &mut magic)).is_some() && ASLEEP.contains(&&magic)
 }
 
 /// Does `$LogFile` hold changes that are not in place? Not where it cannot be read, or was emptied.
 pub fn has_unclean_log(volume: &Volume<'_>) -> bool {
-    let pages = [0, PAGE as u64].into_iter().filter_map(|offset| restart_area(volume, offset));
+    let Some(log) = data_of(volume, mft_no::LOG_FILE) else { return false };
+    let pages = [0, PAGE as u64].into_iter().filter_map(|offset| restart_area(volume, &log, offset));
     // The newer of the two counts.
     let newest = pages.max_by_key(|area| area.current_lsn.get());
     newest.is_some_and(|area| area.first_client_in_use.get() != NO_CLIENT && area.flags.get() & IS_CLEAN == 0)
 }
 
-fn restart_area(volume: &Volume<'_>, offset: u64) -> Option<RestartArea> {
+fn restart_area(volume: &Volume<'_>, log: &Value, offset: u64) -> Option<RestartArea> {
     let mut page = [0; PAGE];
-    read_data(volume, mft_no::LOG_FILE, offset, &mut page)?;
+    read(volume, log, offset, &mut page)?;
     let fixups = Fixups::find(&page, size_of::<RestartPage>()).ok()?;
     if fixups.first_torn(&page).is_some() || page.first_chunk() != Some(b"RSTR") {
         return None;
@@ -46,8 +49,11 @@ fn restart_area(volume: &Volume<'_>, offset: u64) -> Option<RestartArea> {
     Some(RestartArea::read_from_prefix(area).ok()?.0)
 }
 
-/// Reads a file's data from byte `offset` on.
-fn read_data(volume: &Volume<'_>, mft_no: u64, offset: u64, buf: &mut [u8]) -> Option<()> {
-    let data = volume.mft.value(volume.source, mft_no, types::DATA, &[]).ok()??;
+/// A file's data.
+fn data_of(volume: &Volume<'_>, mft_no: u64) -> Option<Value> {
+    volume.mft.value(volume.source, mft_no, types::DATA, &[]).ok()?
+}
+
+fn read(volume: &Volume<'_>, data: &Value, offset: u64, buf: &mut [u8]) -> Option<()> {
     data.read_at(volume.source, &volume.info.geometry, offset, buf).ok()
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::edit::Editor;
+use crate::metadata::parse;
 use crate::tools::{Loop, assert_same, assert_same_up_to, len, noise, ntfsclone, ours, shell, text};
 use crate::volumes::{Mounted, Place, fill, format, given, mkntfs, small_volume};
 
@@ -17,21 +18,10 @@ fn noisy(path: &Path, size: u64) {
 #[track_caller]
 fn assert_only_used_clusters_written(disk: &Path, before: &Path, restored: &Path, image: &Path) {
     let read = |path: &Path| std::fs::read(path).unwrap();
-    let (disk, before, restored, image) = (read(disk), read(before), read(restored), read(image));
-    let cluster_size = u32::from_le_bytes(image[18..22].try_into().unwrap()) as usize;
-    let nr_clusters = u64::from_le_bytes(image[30..38].try_into().unwrap()) as usize;
-    let (mut at, mut lcn) = (56, 0);
+    let (disk, before, restored, image) = (read(disk), read(before), read(restored), parse(image));
     let mut written = vec![false; disk.len().max(restored.len())];
-    while lcn <= nr_clusters && at < image.len() {
-        if image[at] == 0 {
-            lcn += u64::from_le_bytes(image[at + 1..at + 9].try_into().unwrap()) as usize;
-            at += 9;
-        } else {
-            let len = cluster_size.min(restored.len() - lcn * cluster_size);
-            written[lcn * cluster_size..][..len].fill(true);
-            at += 1 + len;
-            lcn += 1;
-        }
+    for (lcn, bytes) in &image.clusters {
+        written[(lcn * image.cluster_size) as usize..][..bytes.len()].fill(true);
     }
     for (pos, byte) in disk.iter().enumerate() {
         let wanted = if written[pos] { restored[pos] } else { before[pos] };

@@ -5,7 +5,7 @@
 //! attributes. Update sequence numbers are kept. What a structure does not account for is filled with zeros: of one
 //! that is torn or contradicts itself only what lies before the damage is left.
 
-use std::ops::{AddAssign, Range};
+use std::ops::Range;
 
 use super::fixup::{Fixups, STRIDE};
 use super::record::Fault;
@@ -52,17 +52,6 @@ impl Wiped {
     pub fn total(&self) -> u64 {
         let Wiped { unused, deleted, resident, index, values, times } = self;
         unused + deleted + resident + index + values + times
-    }
-}
-
-impl AddAssign for Wiped {
-    fn add_assign(&mut self, other: Wiped) {
-        self.unused += other.unused;
-        self.deleted += other.deleted;
-        self.resident += other.resident;
-        self.index += other.index;
-        self.values += other.values;
-        self.times += other.times;
     }
 }
 

@@ -4,7 +4,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::{Wiped, Wiping, index, wipe_times, zero, zero_from};
-use crate::ntfs::attr::types;
+use crate::ntfs::attr::{FILE_NAME_FIXED, types};
 use crate::ntfs::mft_no;
 
 /// Of `$FILE_NAME` and of an index entry's key, which is one: where the four times begin.
@@ -29,9 +29,6 @@ pub fn is_user_data(mft_no: u64, name: &[u8]) -> bool {
     };
     !is_metadata
 }
-
-/// Bytes of a `$FILE_NAME` before the name itself; the byte before the last two is its length in UTF-16 units.
-const FILE_NAME_FIXED: usize = 66;
 
 /// Bytes of a `$FILE_NAME` with its name.
 pub(super) fn file_name_len(value: &[u8]) -> usize {
