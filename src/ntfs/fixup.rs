@@ -14,9 +14,11 @@ use super::record::Fault;
 /// Bytes that one entry of the array protects.
 pub(super) const STRIDE: usize = 512;
 
+/// What every structure with fixups begins with.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Layout {
+pub(super) struct Start {
+    /// `FILE`, `INDX`, `RSTR` and the like; `BAAD` or `CHKD` where chkdsk found it torn.
     magic: [u8; 4],
     /// Offset of the array, whose first entry is the number itself.
     usa_offset: U16,
@@ -47,7 +49,7 @@ impl Fixups {
     pub(super) fn find(bytes: &[u8], header_len: usize) -> Result<Fixups, Fault> {
         let record_size = bytes.len();
         let impossible = |field, found: u32| Fault::Header { field, found, record_size };
-        let Ok((raw, _)) = Layout::ref_from_prefix(bytes) else {
+        let Ok((raw, _)) = Start::ref_from_prefix(bytes) else {
             return Err(impossible("record size", 0));
         };
         let (offset, count) = (raw.usa_offset.get(), raw.usa_count.get());

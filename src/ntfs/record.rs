@@ -4,18 +4,13 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::attr::Attributes;
-use super::fixup::{Fixups, STRIDE, Torn};
+use super::fixup::{Fixups, STRIDE, Start, Torn};
 use crate::io::ReadError;
 
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Layout {
-    /// `FILE`; `BAAD` where chkdsk found the record torn.
-    magic: [u8; 4],
-    /// Offset of the update sequence array, whose first entry is the number itself.
-    usa_offset: U16,
-    /// Entries of it: one more than the record has strides.
-    usa_count: U16,
+    start: Start,
     /// `$LogFile` sequence number of the last change.
     lsn: U64,
     sequence: U16,

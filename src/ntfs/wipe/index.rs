@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::value::{FILE_NAME_TIMES, file_name_len};
 use super::{Wiped, Wiping, through_fixups, wipe_times, zero, zero_between, zero_from};
-use crate::ntfs::fixup::Fixups;
+use crate::ntfs::fixup::{Fixups, Start};
 use crate::ntfs::record::Fault;
 
 /// What an index's entries are.
@@ -57,9 +57,7 @@ struct Root {
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Block {
-    magic: [u8; 4],
-    usa_offset: U16,
-    usa_count: U16,
+    start: Start,
     lsn: U64,
     vcn: U64,
 }

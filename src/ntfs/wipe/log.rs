@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::{Wiped, through_fixups, zero, zero_between, zero_from};
-use crate::ntfs::fixup::Fixups;
+use crate::ntfs::fixup::{Fixups, Start};
 
 /// Bytes of a page, on every version of Windows for PCs.
 pub const PAGE: usize = 4096;
@@ -19,9 +19,7 @@ const EMPTY: u8 = 0xff;
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(in crate::ntfs) struct RestartPage {
-    magic: [u8; 4],
-    usa_offset: U16,
-    usa_count: U16,
+    start: Start,
     chkdsk_lsn: U64,
     system_page_size: U32,
     log_page_size: U32,
