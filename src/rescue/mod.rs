@@ -8,6 +8,9 @@
 use crate::extent::ByteRange;
 
 pub mod mark;
+pub mod state;
+
+pub use state::State;
 
 /// How large the reads are, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
