@@ -1,6 +1,7 @@
 //! What is to be copied: the used clusters of a volume as ordered, disjoint stretches of bytes.
 
 use crate::extent::{ByteRange, ClusterSet};
+use crate::rescue::Domain;
 use crate::units::Geometry;
 
 /// The clusters to be copied. Made once, before the first cluster is placed, and never changed.
@@ -34,13 +35,25 @@ impl Plan {
         gaps
     }
 
+    /// The same as the bytes that a rescue is to read.
+    pub fn domain(&self) -> Domain<'_> {
+        Domain::new(&self.used, self.geometry.cluster_size.into(), self.extra())
+    }
+
+    /// The clusters, without the extra one.
+    pub fn clusters(&self) -> &ClusterSet {
+        &self.used
+    }
+
+    /// The extra cluster, which may have no bytes.
+    fn extra(&self) -> ByteRange {
+        ByteRange { pos: self.geometry.pos(self.geometry.extra_lcn()), len: self.geometry.extra_len().into() }
+    }
+
     /// The stretches, ascending. The extra cluster is one of its own, left out where it has no bytes.
     pub fn ranges(&self) -> impl Iterator<Item = ByteRange> + Send + '_ {
         let cluster_size = u64::from(self.geometry.cluster_size);
-        let extra = ByteRange {
-            pos: self.geometry.pos(self.geometry.extra_lcn()),
-            len: self.geometry.extra_len().into(),
-        };
+        let extra = self.extra();
         let used = self.used.extents();
         used.map(move |extent| ByteRange { pos: extent.lcn.0 * cluster_size, len: extent.len * cluster_size })
             .chain(std::iter::once(extra).filter(|extra| extra.len > 0))

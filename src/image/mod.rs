@@ -13,9 +13,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::units::{Geometry, GeometryError};
 
+mod placed;
 mod reader;
 mod writer;
 
+pub use placed::PlacedImage;
 pub use reader::{ImageError, ImageReader};
 pub use writer::ImageSink;
 

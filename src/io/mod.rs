@@ -86,6 +86,27 @@ pub trait Sink: Send {
     fn takes_any_order(&self) -> bool;
 }
 
+/// A target in a file or on a device: it takes stretches in any order, and gives back what it has got.
+pub trait PlacedSink: Sink + Sync {
+    /// Fills `buf` with what was put at `pos` of the volume, now or in an earlier run. What was never put is not told
+    /// apart.
+    fn read_back(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// Makes sure that all that was put, but what is held back to the end, has reached the medium.
+    fn sync(&mut self) -> Result<(), WriteError>;
+
+    /// Where in the target the bytes at `pos` of the volume begin, with what must stand before them.
+    fn place_of(&self, pos: u64) -> u64;
+
+    /// Bytes of the finished target.
+    fn len(&self) -> u64;
+
+    /// Is it empty when it is finished?
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Bytes from front to back, for what has a format of its own: an image.
 pub trait SyncWrite: io::Write + Send {
     /// Makes sure that all of it has reached the medium.

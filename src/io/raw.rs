@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::{Sink, WriteError};
+use super::{PlacedSink, ReadError, Sink, WriteError};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::units::Geometry;
 
@@ -26,6 +26,8 @@ pub struct RawSink {
     name: String,
     /// Length that the file gets; a device keeps its own.
     file_len: Option<u64>,
+    /// Bytes of the clone.
+    len: u64,
     /// Boot sector, then backup.
     held: [Held; 2],
 }
@@ -33,7 +35,13 @@ pub struct RawSink {
 impl RawSink {
     /// A clone in an empty file.
     pub fn file(file: File, name: String, geometry: &Geometry) -> RawSink {
-        RawSink { file, name, file_len: Some(geometry.device_size), held: held_back(geometry) }
+        RawSink {
+            file,
+            name,
+            file_len: Some(geometry.device_size),
+            len: geometry.device_size,
+            held: held_back(geometry),
+        }
     }
 
     /// A clone on a device of `device_size` bytes. The boot sector and the backup of an NTFS volume that is there
@@ -44,7 +52,7 @@ impl RawSink {
         device_size: u64,
         geometry: &Geometry,
     ) -> Result<RawSink, WriteError> {
-        let sink = RawSink { file, name, file_len: None, held: held_back(geometry) };
+        let sink = RawSink::resume(file, name, geometry);
         let backup = sink.boot_sector_at(0).as_ref().and_then(BootSector::backup_pos);
         // The backup lies behind the old volume's last sector, or, where nothing tells how long that was, in the
         // device's last one.
@@ -60,9 +68,15 @@ impl RawSink {
             }
         }
         if erased {
-            sink.sync()?;
+            sink.flush()?;
         }
         Ok(sink)
+    }
+
+    /// A clone that an earlier run has begun, on a device or in a file that has its length. What that held back must be
+    /// put again.
+    pub fn resume(file: File, name: String, geometry: &Geometry) -> RawSink {
+        RawSink { file, name, file_len: None, len: geometry.device_size, held: held_back(geometry) }
     }
 
     /// The NTFS boot sector at byte `pos`, if one can be read there.
@@ -76,7 +90,7 @@ impl RawSink {
         write_at(&self.file, &self.name, pos, data)
     }
 
-    fn sync(&self) -> Result<(), WriteError> {
+    fn flush(&self) -> Result<(), WriteError> {
         self.file.sync_all().map_err(|cause| WriteError::Finish {
             what: "sync",
             target: self.name.clone(),
@@ -137,16 +151,55 @@ impl Sink for RawSink {
                 cause,
             })?;
         }
-        self.sync()?;
+        self.flush()?;
         // The backup first: as long as it is alone, a restore is known to be unfinished.
         for held in self.held.iter().rev().filter(|held| held.came && !held.bytes.is_empty()) {
             self.write(held.pos, &held.bytes)?;
-            self.sync()?;
+            self.flush()?;
         }
         Ok(())
     }
 
     fn takes_any_order(&self) -> bool {
         true
+    }
+}
+
+impl PlacedSink for RawSink {
+    fn read_back(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        // What the file lacks at its end was not written yet.
+        let mut filled = 0;
+        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let (at, len) = (pos + filled as u64, rest.len());
+            match self.file.read_at(rest, at) {
+                Ok(0) => {
+                    rest.fill(0);
+                    filled += len;
+                }
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(ReadError { pos: at, len, cause }),
+            }
+        }
+        for held in self.held.iter().filter(|held| held.came) {
+            for (pos_held, byte) in (held.pos..).zip(&held.bytes) {
+                if let Some(to) = pos_held.checked_sub(pos).and_then(|at| buf.get_mut(at as usize)) {
+                    *to = *byte;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), WriteError> {
+        self.flush()
+    }
+
+    fn place_of(&self, pos: u64) -> u64 {
+        pos
+    }
+
+    fn len(&self) -> u64 {
+        self.len
     }
 }

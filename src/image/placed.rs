@@ -1,0 +1,230 @@
+//! An image in a file, written in any order: the plan says where each cluster's command stands.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use zerocopy::IntoBytes;
+
+use super::{DATA, DATA_OFFSET, Header, SKIP, encoded_len};
+use crate::extent::{Rank, Ranks};
+use crate::io::{PlacedSink, ReadError, Sink, WriteError};
+use crate::plan::Plan;
+
+/// Bytes of a skip: the command and its count.
+const SKIP_LEN: u64 = 9;
+
+/// An image in a file. Each cluster that any byte is put of gets its command.
+#[derive(Debug)]
+pub struct PlacedImage<'p> {
+    file: File,
+    name: String,
+    plan: &'p Plan,
+    ranks: Ranks,
+    /// What is written at once: commands and clusters as they stand in the file.
+    buffer: Vec<u8>,
+}
+
+impl<'p> PlacedImage<'p> {
+    /// An image of what `plan` names in `file`, open for reading and writing, empty or begun by the same plan; `name` is
+    /// for messages.
+    pub fn new(file: File, name: String, plan: &'p Plan) -> Result<PlacedImage<'p>, WriteError> {
+        let ranks = plan.clusters().ranks();
+        let image = PlacedImage { file, name, plan, ranks, buffer: Vec::new() };
+        let mut head = Header::of(&plan.geometry, plan.nr_used).as_bytes().to_vec();
+        head.extend_from_slice(DATA_OFFSET.as_bytes());
+        head.resize(DATA_OFFSET as usize, 0);
+        image.write(0, &head)?;
+        Ok(image)
+    }
+
+    fn write(&self, at: u64, data: &[u8]) -> Result<(), WriteError> {
+        self.file.write_all_at(data, at).map_err(|cause| WriteError::Write {
+            target: self.name.clone(),
+            pos: at,
+            len: data.len(),
+            cause,
+        })
+    }
+
+    fn cluster_size(&self) -> u64 {
+        self.plan.geometry.cluster_size.into()
+    }
+
+    /// Where a cluster's data command stands in the file, and how many clusters are skipped by the one before it.
+    fn command(&self, lcn: u64) -> (u64, u64) {
+        let (clusters, nr_clusters) = (self.plan.clusters(), self.plan.geometry.nr_clusters);
+        let before = clusters.find_before(lcn, true).map_or(0, |last| last + 1);
+        let skipped = lcn - before;
+        let rank = if lcn == nr_clusters {
+            let gaps = self.plan.nr_gaps();
+            Rank { before: self.plan.nr_used, gaps }
+        } else {
+            clusters.rank(&self.ranks, lcn)
+        };
+        let at = u64::from(DATA_OFFSET) + rank.before * (1 + self.cluster_size()) + rank.gaps * SKIP_LEN;
+        (at, skipped)
+    }
+
+    /// Puts a cluster's commands in front of what follows in the buffer.
+    fn push_commands(&mut self, skipped: u64) {
+        if skipped > 0 {
+            self.buffer.push(SKIP);
+            self.buffer.extend_from_slice(&skipped.to_le_bytes());
+        }
+        self.buffer.push(DATA);
+    }
+
+    /// Writes a cluster's commands alone, from `at` on.
+    fn write_commands(&mut self, (at, skipped): (u64, u64)) -> Result<(), WriteError> {
+        self.buffer.clear();
+        self.push_commands(skipped);
+        self.write(start_of(at, skipped), &self.buffer)
+    }
+}
+
+/// Where a cluster's first command stands, of which the data command stands at `at`.
+fn start_of(at: u64, skipped: u64) -> u64 {
+    if skipped > 0 { at - SKIP_LEN } else { at }
+}
+
+impl Sink for PlacedImage<'_> {
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        let cluster_size = self.cluster_size();
+        let (lcn, within) = (pos / cluster_size, pos % cluster_size);
+        let (command, skipped) = self.command(lcn);
+        let mut start = start_of(command, skipped);
+        if within > 0 {
+            self.write_commands((command, skipped))?;
+            start = command + 1 + within;
+        }
+        self.buffer.clear();
+        if within == 0 {
+            self.push_commands(skipped);
+        }
+        let (first, rest) = data.split_at(data.len().min((cluster_size - within) as usize));
+        self.buffer.extend_from_slice(first);
+        // A stretch is of clusters that are all in use, so that nothing is skipped between them.
+        for cluster in rest.chunks(cluster_size as usize) {
+            self.push_commands(0);
+            self.buffer.extend_from_slice(cluster);
+        }
+        self.write(start, &self.buffer)
+    }
+
+    fn finish(&mut self) -> Result<(), WriteError> {
+        let geometry = &self.plan.geometry;
+        // Where the device ends on the boundary the extra cluster has no bytes, but its command all the same.
+        if geometry.extra_len() == 0 {
+            self.write_commands(self.command(geometry.nr_clusters))?;
+        }
+        self.sync()
+    }
+
+    fn takes_any_order(&self) -> bool {
+        true
+    }
+}
+
+impl PlacedSink for PlacedImage<'_> {
+    fn read_back(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let cluster_size = self.cluster_size();
+        let mut at = pos;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let within = at % cluster_size;
+            let n = rest.len().min((cluster_size - within) as usize);
+            let (now, later) = rest.split_at_mut(n);
+            let (command, _) = self.command(at / cluster_size);
+            let place = command + 1 + within;
+            self.file.read_exact_at(now, place).map_err(|cause| ReadError { pos: place, len: n, cause })?;
+            at += n as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), WriteError> {
+        self.file.sync_data().map_err(|cause| WriteError::Finish {
+            what: "sync",
+            target: self.name.clone(),
+            cause,
+        })
+    }
+
+    fn place_of(&self, pos: u64) -> u64 {
+        let (command, skipped) = self.command(pos / self.cluster_size());
+        start_of(command, skipped)
+    }
+
+    fn len(&self) -> u64 {
+        encoded_len(&self.plan.geometry, self.plan.nr_used, self.plan.nr_gaps())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::{ByteRange, ClusterSet, Extent};
+    use crate::image::ImageSink;
+    use crate::io::SyncWrite;
+    use crate::units::{Geometry, Lcn};
+
+    impl SyncWrite for &mut Vec<u8> {
+        fn sync(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the volume holds at a byte.
+    fn content(range: ByteRange) -> Vec<u8> {
+        (range.pos..range.end()).map(|pos| (pos * 7 + pos / 256) as u8 | 1).collect()
+    }
+
+    /// The same image, written in order and in pieces of all sizes from behind.
+    fn check(nr_clusters: u64, device_size: u64, used: &[(u64, u64)]) {
+        const CLUSTER: u64 = 1024;
+        let mut set = ClusterSet::new(nr_clusters);
+        used.iter()
+            .for_each(|(lcn, len)| assert_eq!(set.insert_extent(Extent { lcn: Lcn(*lcn), len: *len }), 0));
+        let nr_used = set.count();
+        let geometry = Geometry::new(CLUSTER, nr_clusters, device_size).unwrap();
+        let plan = Plan::new(geometry, set, nr_used);
+        let mut wanted = Vec::new();
+        let mut ordered = ImageSink::new(&mut wanted, "x".into(), geometry, nr_used);
+        for range in plan.ranges() {
+            ordered.put(range.pos, &content(range)).unwrap();
+        }
+        ordered.finish().unwrap();
+        for piece in [256, 512, 1024, 3072, 1 << 20] {
+            let file = tempfile::tempfile().unwrap();
+            let mut placed = PlacedImage::new(file, "x".into(), &plan).unwrap();
+            let ranges: Vec<_> = plan.ranges().collect();
+            for range in ranges.into_iter().rev() {
+                let starts: Vec<_> = (range.pos..range.end()).step_by(piece).collect();
+                for pos in starts.into_iter().rev() {
+                    let part = ByteRange { pos, len: (piece as u64).min(range.end() - pos) };
+                    placed.put(pos, &content(part)).unwrap();
+                    let mut back = vec![0; part.len as usize];
+                    placed.read_back(pos, &mut back).unwrap();
+                    assert_eq!(back, content(part));
+                }
+            }
+            placed.finish().unwrap();
+            let mut found = vec![0; wanted.len()];
+            placed.file.read_exact_at(&mut found, 0).unwrap();
+            assert_eq!(found, wanted, "pieces of {piece}");
+            assert_eq!(
+                (placed.file.metadata().unwrap().len(), placed.len()),
+                (wanted.len() as u64, wanted.len() as u64)
+            );
+        }
+    }
+
+    #[test]
+    fn is_the_image_that_is_written_in_order() {
+        check(100, 102_400 + 512, &[(0, 3), (5, 1), (50, 10), (99, 1)]);
+        check(100, 102_400, &[(0, 100)]);
+        check(100, 102_400, &[(3, 5)]);
+        check(100_000, 102_400_000 + 512, &[(1, 1), (32_767, 2), (65_536, 1), (99_998, 1)]);
+    }
+}

@@ -1,0 +1,87 @@
+//! Which bytes of the source are wanted.
+
+use crate::extent::{ByteRange, ClusterSet};
+
+/// The wanted bytes: a set of clusters, and a stretch behind the last of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Domain<'a> {
+    clusters: &'a ClusterSet,
+    cluster_size: u64,
+    /// Empty, or the stretch behind the last cluster.
+    extra: ByteRange,
+}
+
+impl<'a> Domain<'a> {
+    /// These clusters of `cluster_size` bytes, and `extra`, which lies behind all of them; it may be empty.
+    pub fn new(clusters: &'a ClusterSet, cluster_size: u64, extra: ByteRange) -> Domain<'a> {
+        Domain { clusters, cluster_size, extra }
+    }
+
+    /// The first stretch that ends behind byte `from`, cut to begin there at the earliest.
+    pub fn next(&self, from: u64) -> Option<ByteRange> {
+        let start = self.clusters.find(from / self.cluster_size, true);
+        if start < self.clusters.bound() {
+            let pos = from.max(start * self.cluster_size);
+            return Some(ByteRange { pos, len: self.clusters.find(start, false) * self.cluster_size - pos });
+        }
+        let pos = from.max(self.extra.pos);
+        (pos < self.extra.end()).then(|| ByteRange { pos, len: self.extra.end() - pos })
+    }
+
+    /// The last stretch that begins before byte `before`, cut to end there at the latest.
+    pub fn prev(&self, before: u64) -> Option<ByteRange> {
+        if self.extra.pos < before.min(self.extra.end()) {
+            return Some(ByteRange {
+                pos: self.extra.pos,
+                len: before.min(self.extra.end()) - self.extra.pos,
+            });
+        }
+        let last = self.clusters.find_before(before.div_ceil(self.cluster_size), true)?;
+        let start = self.clusters.find_before(last, false).map_or(0, |gap| gap + 1);
+        let (pos, end) = (start * self.cluster_size, before.min((last + 1) * self.cluster_size));
+        Some(ByteRange { pos, len: end - pos })
+    }
+
+    /// All stretches, ascending.
+    pub fn ranges(&self) -> impl Iterator<Item = ByteRange> + '_ {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let range = self.next(at)?;
+            at = range.end();
+            Some(range)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::Extent;
+    use crate::units::Lcn;
+
+    #[test]
+    fn stretches_are_found_from_both_sides() {
+        let mut clusters = ClusterSet::new(100);
+        clusters.insert_extent(Extent { lcn: Lcn(0), len: 2 });
+        clusters.insert_extent(Extent { lcn: Lcn(98), len: 2 });
+        let domain = Domain::new(&clusters, 10, ByteRange { pos: 1000, len: 5 });
+        let as_pair = |range: ByteRange| (range.pos, range.end());
+        assert_eq!(domain.ranges().map(as_pair).collect::<Vec<_>>(), [(0, 20), (980, 1000), (1000, 1005)]);
+        assert_eq!(domain.next(985).map(as_pair), Some((985, 1000)));
+        assert_eq!(domain.next(1003).map(as_pair), Some((1003, 1005)));
+        assert_eq!(domain.next(1005), None);
+        for (before, found) in [
+            (2000, (1000, 1005)),
+            (1003, (1000, 1003)),
+            (1000, (980, 1000)),
+            (985, (980, 985)),
+            (500, (0, 20)),
+            (1, (0, 1)),
+        ] {
+            assert_eq!(domain.prev(before).map(as_pair), Some(found), "before {before}");
+        }
+        assert_eq!(domain.prev(0), None);
+        let none = Domain::new(&clusters, 10, ByteRange { pos: 1000, len: 0 });
+        assert_eq!((none.next(1000), none.prev(1000).map(as_pair)), (None, Some((980, 1000))));
+    }
+}
