@@ -7,6 +7,7 @@
 
 use crate::extent::ByteRange;
 
+pub mod mapfile;
 pub mod mark;
 pub mod state;
 
