@@ -8,6 +8,7 @@
 use crate::extent::ByteRange;
 
 pub mod mapfile;
+pub mod mapstore;
 pub mod mark;
 pub mod state;
 

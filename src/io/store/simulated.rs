@@ -50,11 +50,6 @@ impl SimulatedStore {
         self.steps.lock().unwrap().len()
     }
 
-    /// Forgets the steps, not the files.
-    pub(crate) fn forget_steps(&self) {
-        self.steps.lock().unwrap().clear();
-    }
-
     /// Calls `check` with each state in which a kill can leave what `before` held when the steps began: behind
     /// each step, and behind each byte of one that appends. The number is that of the steps that were made whole.
     pub(crate) fn each_survivor(
