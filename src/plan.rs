@@ -1,6 +1,6 @@
 //! What is to be copied: the used clusters of a volume as ordered, disjoint stretches of bytes.
 
-use crate::extent::{ByteRange, ClusterSet};
+use crate::extent::{ByteRange, ClusterSet, Extents};
 use crate::units::Geometry;
 
 /// The clusters to be copied. Made once, before the first cluster is placed, and never changed.
@@ -24,9 +24,14 @@ impl Plan {
         self.geometry.copied_bytes(self.nr_used)
     }
 
+    /// The used clusters as stretches, ascending, without the extra one.
+    pub fn extents(&self) -> Extents<'_> {
+        self.used.extents()
+    }
+
     /// How many stretches of unused clusters lie before a used one.
     pub fn nr_gaps(&self) -> u64 {
-        let clusters = self.used.extents().map(|extent| (extent.lcn.0, extent.end()));
+        let clusters = self.extents().map(|extent| (extent.lcn.0, extent.end()));
         let extra = self.geometry.nr_clusters;
         let starts_and_ends = clusters.chain(std::iter::once((extra, extra)));
         let (_, gaps) =
@@ -41,7 +46,7 @@ impl Plan {
             pos: self.geometry.pos(self.geometry.extra_lcn()),
             len: self.geometry.extra_len().into(),
         };
-        let used = self.used.extents();
+        let used = self.extents();
         used.map(move |extent| ByteRange { pos: extent.lcn.0 * cluster_size, len: extent.len * cluster_size })
             .chain(std::iter::once(extra).filter(|extra| extra.len > 0))
     }

@@ -7,6 +7,7 @@
 
 use crate::extent::ByteRange;
 
+pub mod frozen;
 pub mod mapfile;
 pub mod mapstore;
 pub mod mark;
