@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::mounts::{Place, mounts_of};
 use super::raw::RawSink;
+use super::store::{folder_of, sync_folder_of};
 use super::stream::{Output, StreamSink};
 use super::{Sink, WriteError};
 use crate::sys;
@@ -299,10 +300,7 @@ impl Target {
             return Err(TargetError::Exists(self.path.clone()));
         }
         std::fs::rename(part_of(&self.path), &self.path).map_err(|cause| self.system("rename", cause))?;
-        let folder = folder_of(&self.path);
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|cause| self.system("sync the folder of", cause))
+        sync_folder_of(&self.path).map_err(|cause| self.system("sync the folder of", cause))
     }
 
     /// What is left behind when the job fails now, as a sentence; none where nothing was changed that matters.
@@ -316,14 +314,6 @@ impl Target {
             }
             Kind::Stream | Kind::Stdout => None,
         }
-    }
-}
-
-/// The folder that holds a file.
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
 

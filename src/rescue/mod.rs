@@ -6,7 +6,10 @@
 
 pub mod areas;
 pub mod domain;
+pub mod frozen;
 pub mod inorder;
+pub mod mapfile;
+pub mod mapstore;
 pub mod mark;
 pub mod passes;
 pub mod state;
