@@ -9,7 +9,7 @@ use crate::event::{Event, Observer};
 use crate::extent::ByteRange;
 use crate::image::{ImageError, ImageReader};
 use crate::io::buffer::AlignedBuf;
-use crate::io::{ReadError, Sink, WriteError};
+use crate::io::{Loss, ReadError, Sink, WriteError};
 use crate::ntfs::record::Fault;
 
 mod metadata;
@@ -29,7 +29,7 @@ pub const BUFFER: usize = 1 << 20;
 pub enum CopyError {
     /// The source cannot be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
     /// A piece of metadata makes no sense.
     #[error("{0}; --ignore-fs-check and --rescue go on, without what lies behind the damage")]
     Damaged(#[from] Damage),
@@ -59,6 +59,15 @@ pub struct Damage {
     pub pos: u64,
     /// What is wrong with it.
     pub fault: Fault,
+}
+
+impl From<ReadError> for CopyError {
+    fn from(error: ReadError) -> CopyError {
+        match error.loss() {
+            Loss::Stopped => CopyError::Stopped,
+            _ => CopyError::Read(error),
+        }
+    }
 }
 
 impl CopyError {
