@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod disk;
 pub mod mounts;
 pub mod raw;
+pub mod remote;
 pub mod stream;
 pub mod target;
 
