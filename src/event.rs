@@ -1,9 +1,13 @@
 //! What a job has to say while it runs, as data. `report.rs` turns it into words.
 
+use std::time::Duration;
+
 use crate::extent::Difference;
 use crate::image::ImageInfo;
 use crate::ntfs::NtfsInfo;
 use crate::ntfs::wipe::Wiped;
+use crate::rescue::Damage;
+use crate::rescue::passes::Pass;
 use crate::units::Geometry;
 
 /// The stage a job has reached.
@@ -21,8 +25,37 @@ pub enum Phase {
     Restore,
     /// Walking an image's structure.
     Check,
+    /// Reading what makes the rest readable.
+    Survey,
+    /// Reading what can be read, healthy areas first.
+    Rescue,
+    /// Marking what is lost.
+    Mark,
     /// Waiting until the target has everything.
     Sync,
+}
+
+/// How a rescue stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// What is being done; none at the end.
+    pub pass: Option<Pass>,
+    /// Where, in bytes on the source.
+    pub pos: u64,
+    /// Bytes wanted.
+    pub total: u64,
+    /// Bytes of them that are here.
+    pub rescued: u64,
+    /// Bytes of those that an earlier run has rescued.
+    pub rescued_before: u64,
+    /// What is damaged.
+    pub damage: Damage,
+    /// Reads that have failed.
+    pub nr_errors: u64,
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// Time since the last good read.
+    pub since_good: Duration,
 }
 
 /// One thing worth telling.
@@ -42,6 +75,8 @@ pub enum Event<'a> {
         /// All there is.
         total: u64,
     },
+    /// How a rescue stands.
+    Rescuing(Standing),
     /// How many clusters will be copied, without the extra one.
     SpaceInUse {
         /// Clusters in use.

@@ -1,4 +1,5 @@
-//! The three lives of the program: a command line, the same as a worker at boot, and the boot's init.
+//! The lives of the program: a command line, the same as a worker at boot, the boot's init, and the process that reads
+//! a failing disk for one of these.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use ntfsrescue::args::{Args, ArgsError};
 use ntfsrescue::event::{Event, Observer};
 use ntfsrescue::init;
 use ntfsrescue::interrupt::{self, Interrupt};
+use ntfsrescue::io::remote;
 use ntfsrescue::job::Job;
 use ntfsrescue::report::{Channel, Reporter};
 use ntfsrescue::run;
@@ -18,6 +20,9 @@ const DAMAGED: u8 = 3;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
+    if remote::is_asked_for(&argv) {
+        return remote::live();
+    }
     match init::life(&argv) {
         Some(life) => life.live(),
         None => command_line(argv),

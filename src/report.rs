@@ -4,13 +4,14 @@
 //! `… percent completed`) are worded as ntfsclone words them.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Event, Observer, Phase};
+use crate::event::{Event, Observer, Phase, Standing};
 use crate::extent::{ByteRange, Difference};
 use crate::ntfs::wipe::Wiped;
+use crate::rescue::passes::Pass;
 use crate::units::{Geometry, Lcn};
 
 /// Time between two progress lines.
@@ -32,6 +33,14 @@ impl Channel {
             Channel::Stdout => write_flushed(&mut io::stdout(), text),
             Channel::Stderr => write_flushed(&mut io::stderr(), text),
         };
+    }
+
+    /// Does somebody look at it?
+    fn is_terminal(self) -> bool {
+        match self {
+            Channel::Stdout => io::stdout().is_terminal(),
+            Channel::Stderr => io::stderr().is_terminal(),
+        }
     }
 
     /// Writes a line.
@@ -57,6 +66,8 @@ pub struct Reporter {
 struct State {
     /// When the last progress line was written, if the stage has one.
     progress_at: Option<Instant>,
+    /// Bytes that were rescued then.
+    rescued: Option<u64>,
     /// The stage has told that it is complete.
     stage_complete: bool,
     /// A progress line stands on the screen without an end of line.
@@ -147,10 +158,98 @@ impl Reporter {
     }
 }
 
+/// Time between two lines about a rescue where nobody watches.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Reporter {
+    /// Tells how a rescue stands: on a terminal each second in the same place, else now and then.
+    fn rescuing(&self, state: &mut State, standing: &Standing) {
+        if self.quiet {
+            return;
+        }
+        let on_terminal = self.channel.is_terminal();
+        let interval = if on_terminal { Duration::from_secs(1) } else { LOG_INTERVAL };
+        if standing.pass.is_some() && state.progress_at.is_some_and(|at| at.elapsed() < interval) {
+            return;
+        }
+        let since = state.progress_at.map_or(standing.elapsed, |at| at.elapsed());
+        let fresh = standing.rescued.saturating_sub(state.rescued.unwrap_or(standing.rescued_before));
+        let rate = |bytes: u64, time: Duration| bytes as f64 / time.as_secs_f64().max(0.001) / 1e6;
+        let average = rate(standing.rescued.saturating_sub(standing.rescued_before), standing.elapsed);
+        state.progress_at = Some(Instant::now());
+        state.rescued = Some(standing.rescued);
+        let left = standing.total.saturating_sub(standing.rescued);
+        state.line_open = on_terminal && standing.pass.is_some();
+        let end = if state.line_open { "\x1b[K\r" } else { "\n" };
+        self.put(
+            state,
+            format_args!(
+                "{:6.2}% {} of {}, {}: {} bad areas, {}; {:.1} MB/s, {average:.1} on average; last good read {} ago; \
+                 {} left; at {:#x}",
+                standing.rescued as f64 * 100.0 / standing.total.max(1) as f64,
+                Bytes(standing.rescued),
+                Bytes(standing.total),
+                standing.pass.map_or("done", pass_name),
+                standing.damage.nr_areas,
+                Bytes(standing.damage.bytes()),
+                rate(fresh, since),
+                Time(standing.since_good),
+                Time(Duration::from_secs_f64((left as f64 / 1e6 / average.max(0.001)).min(1e9))),
+                standing.pos,
+            ),
+            end,
+        );
+    }
+}
+
+/// What a pass does, in a word.
+pub fn pass_name(pass: Pass) -> &'static str {
+    match pass {
+        Pass::Forward => "copying",
+        Pass::Down | Pass::Up => "going back",
+        Pass::Probe(_) => "probing",
+        Pass::Trim { .. } => "trimming",
+        Pass::Sweep => "sweeping",
+        Pass::Scrape { .. } => "scraping",
+        Pass::Retry => "retrying",
+    }
+}
+
+/// `12.3 MB`
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["B", "kB", "MB", "GB", "TB"];
+        let (mut number, mut unit) = (self.0 as f64, 0);
+        while number >= 1000.0 && unit + 1 < units.len() {
+            number /= 1000.0;
+            unit += 1;
+        }
+        let digits = usize::from(unit > 0);
+        write!(f, "{number:.digits$} {}", units.get(unit).unwrap_or(&"B"))
+    }
+}
+
+/// `4 s`, `3 min`, `2 h`, `9 d`
+struct Time(Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            seconds @ 0..120 => write!(f, "{seconds} s"),
+            seconds @ 120..7200 => write!(f, "{} min", seconds / 60),
+            seconds @ 7200..172_800 => write!(f, "{} h", seconds / 3600),
+            seconds => write!(f, "{} d", seconds / 86_400),
+        }
+    }
+}
+
 impl Observer for Reporter {
     fn tell(&self, event: Event<'_>) {
         self.with_state(|state| match event {
             Event::Progress { done, total } => self.progress(state, done, total),
+            Event::Rescuing(standing) => self.rescuing(state, &standing),
             Event::Lost { pos, len } => match &mut state.lost {
                 Some(lost) if lost.end() == pos => lost.len += len,
                 _ => {
@@ -233,6 +332,9 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Save => "Saving NTFS to image",
         Phase::Restore => "Restoring NTFS from image",
         Phase::Check => "Checking the image",
+        Phase::Survey => "Reading what makes the rest readable",
+        Phase::Rescue => "Rescuing",
+        Phase::Mark => "Marking what is lost",
         Phase::Sync => "Syncing",
     }
 }

@@ -1,11 +1,18 @@
-//! The kernel's block device ioctls: the one file with `unsafe` in it.
+//! The kernel's block device ioctls, and memory that processes share: the one file with `unsafe` in it.
 //!
 //! nix declares each request; the wrappers take an open file and give plain numbers. What they mean:
-//! `linux/fs.h` and `blkdev(7)`.
+//! `linux/fs.h` and `blkdev(7)`; for the memory `memfd_create(2)`.
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The generated functions take raw pointers; only the wrappers below call them.
 #[allow(unsafe_code, missing_docs, unreachable_pub)]
@@ -60,4 +67,98 @@ pub fn set_read_only(device: &File) -> io::Result<()> {
     #[allow(unsafe_code)]
     unsafe { ioctl::blkroset(device.as_raw_fd(), &raw const read_only) }?;
     Ok(())
+}
+
+/// Makes memory for processes to share: a file without a name, of `len` zeros, which can never get shorter.
+pub fn create_shared_memory(len: usize) -> io::Result<File> {
+    let file = File::from(memfd_create("ntfsrescue", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.set_len(len as u64)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
+    Ok(file)
+}
+
+/// Memory that other processes have too. It begins on a page. Who may use it when is for them to agree on.
+#[derive(Debug)]
+pub struct SharedMemory {
+    start: NonNull<c_void>,
+    len: NonZeroUsize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and nothing else here holds its address.
+#[allow(unsafe_code)]
+unsafe impl Send for SharedMemory {}
+
+impl SharedMemory {
+    /// Maps all of a file from [`create_shared_memory`]; any other is refused.
+    pub fn map(file: &File) -> io::Result<SharedMemory> {
+        let seals = SealFlag::from_bits_retain(fcntl(file, FcntlArg::F_GET_SEALS)?);
+        let len = usize::try_from(file.metadata()?.len()).ok().and_then(NonZeroUsize::new);
+        let len =
+            len.filter(|_| seals.contains(SealFlag::F_SEAL_SHRINK)).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the kernel chooses the place, so that nothing that is in use is replaced. The file keeps its length,
+        // so that each byte of the mapping stays there until it is unmapped.
+        #[allow(unsafe_code)]
+        let start = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(SharedMemory { start, len })
+    }
+
+    /// Copies from the front of the memory; what does not fit is left out.
+    pub fn copy_to(&self, to: &mut [u8]) {
+        let n = to.len().min(self.len.get());
+        // SAFETY: the first `n` bytes are mapped as long as `self` lives, and `to`, an exclusive borrow of other
+        // memory, has as many. No reference to the mapping is made.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.start.cast::<u8>().as_ptr().copy_to_nonoverlapping(to.as_mut_ptr(), n);
+        }
+    }
+
+    /// The memory, to be written to while the other processes leave it alone.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping has `len` initialised bytes as long as `self` lives, and this is the only reference to
+        // it. The other process is this program too and touches the memory only when it has been told to; should it
+        // not keep to that, the bytes are not what was read, but any bytes are valid ones.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start.cast().as_ptr(), self.len.get())
+        }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `map` made, all of it, and no reference to it outlives `self`.
+        #[allow(unsafe_code)]
+        let unmapped = unsafe { munmap(self.start, self.len.get()) };
+        if let Err(errno) = unmapped {
+            log::debug!("cannot unmap shared memory: {errno}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_shared() {
+        let file = create_shared_memory(10_000).unwrap();
+        let (mut ours, theirs) =
+            (SharedMemory::map(&file).unwrap(), SharedMemory::map(&file.try_clone().unwrap()).unwrap());
+        assert_eq!(ours.bytes_mut(), [0; 10_000]);
+        ours.bytes_mut()[9_999] = 7;
+        let mut copy = [1; 10_001];
+        theirs.copy_to(&mut copy);
+        assert_eq!((copy[9_998], copy[9_999], copy[10_000]), (0, 7, 1));
+        assert!(ours.bytes_mut().as_ptr().addr().is_multiple_of(4096));
+    }
+
+    #[test]
+    fn only_what_keeps_its_length_is_mapped() {
+        let file = create_shared_memory(4096).unwrap();
+        assert!(file.set_len(4095).is_err());
+        assert!(SharedMemory::map(&tempfile::tempfile().unwrap()).is_err());
+        assert!(SharedMemory::map(&create_shared_memory(0).unwrap()).is_err());
+    }
 }

@@ -9,10 +9,12 @@ use crate::event::{Event, Observer};
 use crate::extent::ByteRange;
 use crate::image::{ImageError, ImageReader};
 use crate::io::buffer::AlignedBuf;
-use crate::io::{ReadError, Sink, WriteError};
+use crate::io::{Loss, ReadError, Sink, WriteError};
 use crate::ntfs::record::Fault;
 
 mod metadata;
+pub mod rescue;
+pub mod survey;
 mod volume;
 
 pub use metadata::MetadataFeed;
@@ -29,7 +31,7 @@ pub const BUFFER: usize = 1 << 20;
 pub enum CopyError {
     /// The source cannot be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
     /// A piece of metadata makes no sense.
     #[error("{0}; --ignore-fs-check and --rescue go on, without what lies behind the damage")]
     Damaged(#[from] Damage),
@@ -42,6 +44,9 @@ pub enum CopyError {
     /// The kernel has no random numbers.
     #[error("cannot get a random serial number: {0}")]
     Random(#[from] getrandom::Error),
+    /// The map cannot be kept.
+    #[error(transparent)]
+    Map(#[from] crate::rescue::mapstore::MapError),
     /// Whoever watches the job asked it to end.
     #[error("interrupted")]
     Stopped,
@@ -59,6 +64,15 @@ pub struct Damage {
     pub pos: u64,
     /// What is wrong with it.
     pub fault: Fault,
+}
+
+impl From<ReadError> for CopyError {
+    fn from(error: ReadError) -> CopyError {
+        match error.loss() {
+            Loss::Stopped => CopyError::Stopped,
+            _ => CopyError::Read(error),
+        }
+    }
 }
 
 impl CopyError {

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 use super::buffer::{ALIGN, AlignedBuf};
 use super::{ReadError, Source};
 use crate::sys;
@@ -26,6 +28,7 @@ pub struct Disk {
     file: File,
     len: u64,
     sector_size: u32,
+    physical_sector_size: u32,
     /// Present where reads must be aligned.
     bounce: Option<Mutex<AlignedBuf>>,
 }
@@ -52,31 +55,57 @@ impl Disk {
             return Err(failed("read")(cause));
         }
         let file = File::open(path).map_err(failed("open"))?;
-        let len = file.metadata().map_err(failed("get the size of"))?.len();
-        Ok(Disk { file, len, sector_size: FILE_SECTOR, bounce: None })
+        Disk::of(file).map_err(failed("get the size of"))
     }
 
     fn open_device(path: &Path) -> io::Result<Disk> {
         let direct = OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECT).open(path);
-        let (file, bounce) = match direct {
-            Ok(file) => (file, Some(Mutex::new(AlignedBuf::new(BOUNCE)))),
+        let file = match direct {
+            Ok(file) => file,
             Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => {
                 log::warn!(
                     "{}: cannot be read past the page cache: a bad sector costs 4096 bytes",
                     path.display()
                 );
-                (File::open(path)?, None)
+                File::open(path)?
             }
             Err(error) => return Err(error),
         };
+        let disk = Disk::of(file)?;
+        log::debug!(
+            "{}: {} bytes, sectors of {} bytes, {} on the medium",
+            path.display(),
+            disk.len,
+            disk.sector_size,
+            disk.physical_sector_size
+        );
+        Ok(disk)
+    }
+
+    /// A block device or regular file that is open for reading, a device past the page cache or not.
+    pub fn of(file: File) -> io::Result<Disk> {
+        let metadata = file.metadata()?;
+        if !metadata.file_type().is_block_device() {
+            let len = metadata.len();
+            return Ok(Disk {
+                file,
+                len,
+                sector_size: FILE_SECTOR,
+                physical_sector_size: FILE_SECTOR,
+                bounce: None,
+            });
+        }
+        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+        let bounce = flags.contains(OFlag::O_DIRECT).then(|| Mutex::new(AlignedBuf::new(BOUNCE)));
         let len = sys::device_size(&file)?;
         let sector_size = sys::logical_sector_size(&file)?;
-        let physical = sys::physical_sector_size(&file).unwrap_or(sector_size);
-        log::debug!(
-            "{}: {len} bytes, sectors of {sector_size} bytes, {physical} on the medium",
-            path.display()
-        );
-        Ok(Disk { file, len, sector_size, bounce })
+        let physical_sector_size = sys::physical_sector_size(&file).unwrap_or(sector_size);
+        Ok(Disk { file, len, sector_size, physical_sector_size, bounce })
+    }
+
+    /// The open device or file.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// One read as the system takes it.
@@ -122,5 +151,9 @@ impl Source for Disk {
 
     fn sector_size(&self) -> u32 {
         self.sector_size
+    }
+
+    fn physical_sector_size(&self) -> u32 {
+        self.physical_sector_size
     }
 }

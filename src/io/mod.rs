@@ -10,6 +10,8 @@ pub mod buffer;
 pub mod disk;
 pub mod mounts;
 pub mod raw;
+pub mod remote;
+pub mod stash;
 pub mod store;
 pub mod stream;
 pub mod target;
@@ -29,6 +31,11 @@ pub trait Source: Sync {
 
     /// Bytes of the smallest read, and so of the least that a bad spot costs.
     fn sector_size(&self) -> u32;
+
+    /// Bytes of a sector on the medium: what a medium error costs there, however small the read.
+    fn physical_sector_size(&self) -> u32 {
+        self.sector_size()
+    }
 }
 
 /// A read that failed.
@@ -39,7 +46,8 @@ pub struct ReadError {
     pub pos: u64,
     /// Bytes wanted.
     pub len: usize,
-    /// What the system said; an early end of file is [`io::ErrorKind::UnexpectedEof`].
+    /// What the system said; an early end of file is [`io::ErrorKind::UnexpectedEof`], a wait that was given up
+    /// [`io::ErrorKind::Interrupted`].
     pub cause: io::Error,
 }
 
@@ -50,6 +58,8 @@ pub enum Loss {
     BadArea,
     /// The whole disk has gone.
     Gone,
+    /// Whoever watches the job asked it to end while the disk did not answer. It says nothing about the disk.
+    Stopped,
     /// Our own mistake or the system's: reading on would not help.
     Fault,
 }
@@ -60,8 +70,11 @@ impl ReadError {
     /// nothing at all; EINVAL is a misaligned request of ours.
     pub fn loss(&self) -> Loss {
         use nix::libc;
-        if self.cause.kind() == io::ErrorKind::UnexpectedEof {
-            return Loss::Gone;
+        match self.cause.kind() {
+            io::ErrorKind::UnexpectedEof => return Loss::Gone,
+            // A read that a signal interrupts is begun again, so that it is never this.
+            io::ErrorKind::Interrupted => return Loss::Stopped,
+            _ => {}
         }
         match self.cause.raw_os_error() {
             Some(
@@ -167,6 +180,7 @@ mod tests {
             assert_eq!(loss(io::Error::from_raw_os_error(errno)), Loss::Gone, "errno {errno}");
         }
         assert_eq!(loss(io::ErrorKind::UnexpectedEof.into()), Loss::Gone);
+        assert_eq!(loss(io::ErrorKind::Interrupted.into()), Loss::Stopped);
         assert_eq!(loss(io::Error::from_raw_os_error(22)), Loss::Fault);
     }
 }

@@ -133,11 +133,9 @@ impl Mft {
                 mft.runs = more.runs;
                 wanted = more.initialized_size;
             } else {
-                break more.fault.map(|(mft_no, fault)| Error::Record {
-                    mft_no,
-                    pos: mft.record_pos(mft_no),
-                    fault,
-                });
+                let incomplete = more.fault;
+                break incomplete
+                    .map(|(mft_no, fault)| Error::of_record(mft_no, mft.record_pos(mft_no), fault));
             }
         };
         let found = mft.runs.end().0.saturating_mul(geometry.cluster_size.into());
@@ -163,8 +161,7 @@ impl Mft {
         };
         let mut buf = vec![0; self.record_size];
         source.read_at(pos, &mut buf)?;
-        let record =
-            Record::parse(&mut buf).map_err(|fault| Error::Record { mft_no, pos: Some(pos), fault })?;
+        let record = Record::parse(&mut buf).map_err(|fault| Error::of_record(mft_no, Some(pos), fault))?;
         let mut stream = Stream::empty();
         self.collect(&record, mft_no, types::DATA, &[], &mut stream)?;
         match stream.runs.runs() {
@@ -230,11 +227,9 @@ impl Mft {
         name: &[u8],
     ) -> Result<Option<Value>, Error> {
         let mut buf = vec![0; self.record_size];
-        let base = self.read(source, mft_no, &mut buf).map_err(|fault| Error::Record {
-            mft_no,
-            pos: self.record_pos(mft_no),
-            fault,
-        })?;
+        let base = self
+            .read(source, mft_no, &mut buf)
+            .map_err(|fault| Error::of_record(mft_no, self.record_pos(mft_no), fault))?;
         let mut stream = Stream::empty();
         if let Some(value) = self.collect(&base, mft_no, kind, name, &mut stream)? {
             return Ok(Some(Value::Resident(value)));

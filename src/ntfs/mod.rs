@@ -52,7 +52,7 @@ pub mod mft_no {
 pub enum Error {
     /// A read failed.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
     /// No boot sector where one is wanted.
     #[error("no NTFS volume: boot sector at byte {pos:#x}: {cause}")]
     Boot {
@@ -130,7 +130,24 @@ pub enum Error {
     Mismatch(scan::Mismatches),
 }
 
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Error {
+        match error.loss() {
+            Loss::Stopped => Error::Stopped,
+            _ => Error::Read(error),
+        }
+    }
+}
+
 impl Error {
+    /// A record that cannot be used, for this reason; `pos` is its first byte on the volume, where known.
+    pub(crate) fn of_record(mft_no: u64, pos: Option<u64>, fault: record::Fault) -> Error {
+        match fault {
+            record::Fault::Unreadable(read) if read.loss() == Loss::Stopped => Error::Stopped,
+            fault => Error::Record { mft_no, pos, fault },
+        }
+    }
+
     /// The read that failed below this, if one did.
     pub fn read(&self) -> Option<&ReadError> {
         match self {
@@ -171,5 +188,19 @@ struct At(Option<u64>);
 impl std::fmt::Display for At {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.map_or(Ok(()), |pos| write!(f, " at byte {pos:#x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_was_given_up_is_no_damage() {
+        let read = || ReadError { pos: 0, len: 512, cause: std::io::ErrorKind::Interrupted.into() };
+        for error in [Error::from(read()), Error::of_record(3, None, record::Fault::Unreadable(read()))] {
+            assert!(matches!(error, Error::Stopped) && !Tolerance::RESCUE.forgives(&error), "{error:?}");
+        }
+        assert!(matches!(crate::copy::CopyError::from(read()), crate::copy::CopyError::Stopped));
     }
 }

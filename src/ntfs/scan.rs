@@ -201,7 +201,7 @@ impl Scan<'_> {
     }
 
     fn record_error(&self, mft_no: u64, fault: Fault) -> Error {
-        Error::Record { mft_no, pos: self.volume.mft.record_pos(mft_no), fault }
+        Error::of_record(mft_no, self.volume.mft.record_pos(mft_no), fault)
     }
 
     /// Tells of a record in use that cannot be used; where that is not tolerated, the end.

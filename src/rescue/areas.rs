@@ -30,6 +30,26 @@ pub struct Area {
     pub state: State,
 }
 
+/// How much of a source is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Stretches, each as long as it can be.
+    pub nr_areas: u64,
+    /// Bytes of blocks that failed.
+    pub non_trimmed: u64,
+    /// Bytes between bad sectors that were not read on their own.
+    pub non_scraped: u64,
+    /// Bytes of sectors that cannot be read.
+    pub bad: u64,
+}
+
+impl Damage {
+    /// Bytes of all states.
+    pub fn bytes(&self) -> u64 {
+        self.non_trimmed + self.non_scraped + self.bad
+    }
+}
+
 impl Areas {
     /// A source of `len` bytes, with a bit for each `unit` bytes.
     pub fn new(len: u64, unit: u64) -> Areas {
@@ -137,6 +157,23 @@ impl Areas {
             None => 0,
         };
         from(start.max(part_end), if touched { State::Finished } else { State::NonTried })
+    }
+
+    /// What is damaged, all together. What was never tried does not count.
+    pub fn damage(&self) -> Damage {
+        let mut damage = Damage::default();
+        let mut end = None;
+        for (start, (len, state)) in &self.parts {
+            match state {
+                State::NonTrimmed => damage.non_trimmed += len,
+                State::NonScraped => damage.non_scraped += len,
+                State::Bad => damage.bad += len,
+                State::NonTried | State::Finished => continue,
+            }
+            damage.nr_areas += u64::from(end != Some(*start));
+            end = Some(start + len);
+        }
+        damage
     }
 
     /// Is all of a range finished?

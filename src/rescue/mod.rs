@@ -15,7 +15,7 @@ pub mod passes;
 pub mod state;
 pub mod zones;
 
-pub use areas::{Area, Areas};
+pub use areas::{Area, Areas, Damage};
 pub use domain::Domain;
 pub use inorder::{Engine, Outcome, ReadSizes, Verdict};
 pub use passes::Rescue;

@@ -42,6 +42,21 @@ impl FaultyDisk {
         disk
     }
 
+    /// From now on each read hangs.
+    pub fn hang(&self) {
+        self.send(Signal::SIGSTOP);
+    }
+
+    /// It answers again, also what hung.
+    pub fn recover(&self) {
+        self.send(Signal::SIGCONT);
+    }
+
+    fn send(&self, signal: Signal) {
+        // One that has ended fails the test elsewhere.
+        let _ended = kill(Pid::from_raw(self.daemon.id() as i32), signal);
+    }
+
     pub fn path(&self) -> PathBuf {
         self.device.as_ref().unwrap().0.clone()
     }
@@ -49,10 +64,10 @@ impl FaultyDisk {
 
 impl Drop for FaultyDisk {
     fn drop(&mut self) {
+        self.recover();
         self.device = None;
         // Asked to end it unmounts its export; killed it would not.
-        let daemon = Pid::from_raw(self.daemon.id() as i32);
-        let _ended = kill(daemon, Signal::SIGTERM);
+        self.send(Signal::SIGTERM);
         let _ended = self.daemon.wait();
     }
 }

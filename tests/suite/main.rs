@@ -13,6 +13,7 @@ mod edit;
 mod faulty;
 mod firmware;
 mod hostile;
+mod hung;
 mod images;
 mod install;
 mod interrupt;

@@ -1,0 +1,176 @@
+//! Reading the metadata of a failing volume: each place once, and what came of it is known ever after.
+//!
+//! Between the parsers of `ntfs/` and the disk. What was read is stashed until there is a plan that says where it goes; what
+//! could not be read is never asked for again, but for single sectors that were only tried with their block.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::event::Observer;
+use crate::extent::ByteRange;
+use crate::io::buffer::AlignedBuf;
+use crate::io::stash::Stash;
+use crate::io::{Loss, ReadError, Source};
+use crate::rescue::passes::{Budget, End, Outcome, Pass, Sizes, Step};
+use crate::rescue::{Areas, Domain, Rescue, State};
+
+/// Bytes of a block read while rescuing. Larger ones cost more where they fail, smaller ones are slow.
+pub const BLOCK: u64 = 64 << 10;
+
+/// Sizes of the reads from a source.
+pub fn sizes_of(source: &dyn Source) -> Sizes {
+    let logical = u64::from(source.sector_size().max(1));
+    Sizes { block: BLOCK, physical: logical.max(source.physical_sector_size().into()), logical }
+}
+
+/// A failing source, and what is known about it.
+pub struct Survey<'a> {
+    source: &'a dyn Source,
+    observer: &'a dyn Observer,
+    sizes: Sizes,
+    found: Mutex<Found>,
+}
+
+/// What a survey has found.
+#[derive(Debug)]
+pub struct Found {
+    /// What is known about each byte.
+    pub areas: Areas,
+    /// What was read.
+    pub stash: Stash,
+    /// Reads that have failed.
+    pub nr_errors: u64,
+    /// Is what is read kept?
+    keeps: bool,
+}
+
+impl<'a> Survey<'a> {
+    /// Nothing is known yet. `unit` is that of [`Areas`].
+    pub fn new(source: &'a dyn Source, unit: u64, observer: &'a dyn Observer) -> Survey<'a> {
+        let areas = Areas::new(source.len(), unit);
+        let found = Found { areas, stash: Stash::default(), nr_errors: 0, keeps: true };
+        Survey { source, observer, sizes: sizes_of(source), found: Mutex::new(found) }
+    }
+
+    /// What was found.
+    pub fn into_found(self) -> Found {
+        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on nothing that is read is kept.
+    pub fn stop_keeping(&self) {
+        self.found().keeps = false;
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        // Whoever panicked ends the program anyway.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a domain by these passes. What cannot be read is no error.
+    pub fn read_ahead(&self, domain: Domain<'_>, passes: &[Pass]) -> Result<(), ReadError> {
+        let mut found = self.found();
+        let areas = std::mem::replace(&mut found.areas, Areas::new(0, 1));
+        let mut rescue = Rescue::new(areas, self.source.len(), self.sizes, Budget::default());
+        let domain = rescue.add_domain(domain);
+        passes.iter().for_each(|pass| rescue.add(domain, *pass));
+        let mut buf = AlignedBuf::new(BLOCK as usize);
+        let result = loop {
+            if self.observer.wants_stop() {
+                break Err(ReadError { pos: rescue.pos(), len: 0, cause: io::ErrorKind::Interrupted.into() });
+            }
+            let (range, keep) = match rescue.next(Duration::ZERO) {
+                Step::Read(range) => (range, true),
+                Step::Check(range) => (range, false),
+                Step::End(End::Gone) => {
+                    let cause = io::Error::from_raw_os_error(nix::libc::ENXIO);
+                    break Err(ReadError { pos: rescue.pos(), len: 0, cause });
+                }
+                Step::End(_) => break Ok(()),
+            };
+            let data = buf.bytes_mut().get_mut(..range.len as usize).unwrap_or_default();
+            let start = Instant::now();
+            let outcome = match self.source.read_at(range.pos, data) {
+                Ok(()) => Outcome::Good,
+                Err(error) => match error.loss() {
+                    Loss::BadArea => Outcome::Bad,
+                    _ => break Err(error),
+                },
+            };
+            rescue.done(outcome, start.elapsed());
+            if keep && outcome == Outcome::Good {
+                found.stash.put(range.pos, data);
+            }
+        };
+        found.nr_errors += rescue.nr_errors();
+        found.areas = rescue.into_areas();
+        result
+    }
+
+    /// Reads whole sectors, and takes down what came of it.
+    fn read_sectors(&self, found: &mut Found, range: ByteRange, buf: &mut [u8]) -> Result<(), ReadError> {
+        let refused = || ReadError {
+            pos: range.pos,
+            len: range.len as usize,
+            cause: io::Error::from_raw_os_error(nix::libc::EIO),
+        };
+        let is_sector = range.len <= self.sizes.physical;
+        for area in found.areas.within(range) {
+            match area.state {
+                State::Bad => return Err(refused()),
+                State::NonTrimmed | State::NonScraped if !is_sector => return Err(refused()),
+                _ => {}
+            }
+        }
+        match self.source.read_at(range.pos, buf) {
+            Ok(()) => {
+                found.areas.set(range, State::Finished);
+                if found.keeps {
+                    found.stash.put(range.pos, buf);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if error.loss() == Loss::BadArea {
+                    found.nr_errors += 1;
+                    found.areas.set(range, if is_sector { State::Bad } else { State::NonTrimmed });
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Source for Survey<'_> {
+    fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let mut found = self.found();
+        if found.stash.get(pos, buf) {
+            return Ok(());
+        }
+        let sector = self.sizes.logical;
+        let start = pos / sector * sector;
+        let end = (pos + buf.len() as u64).next_multiple_of(sector).min(self.source.len());
+        let range = ByteRange { pos: start, len: end.saturating_sub(start) };
+        if (pos, buf.len() as u64) == (range.pos, range.len) {
+            return self.read_sectors(&mut found, range, buf);
+        }
+        let mut sectors = AlignedBuf::new(range.len as usize);
+        self.read_sectors(&mut found, range, sectors.bytes_mut())?;
+        let from = sectors.bytes().get((pos - start) as usize..).unwrap_or_default();
+        buf.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.source.len()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.source.sector_size()
+    }
+
+    fn physical_sector_size(&self) -> u32 {
+        self.source.physical_sector_size()
+    }
+}
