@@ -24,19 +24,17 @@ pub enum MapError {
         cause: MapfileError,
     },
     /// Neither file holds a whole map.
-    #[error("map '{}': {cause}; and '{}': {alt_cause}", path.display(), alt.display())]
+    #[error("map '{}': {cause}; and its '.alt': {alt_cause}", path.display())]
     Both {
         /// `FILE`.
         path: PathBuf,
         /// What is wrong with it.
         cause: MapfileError,
-        /// `FILE.alt`.
-        alt: PathBuf,
-        /// What is wrong with that.
-        alt_cause: MapfileError,
+        /// What is wrong with `FILE.alt`.
+        alt_cause: Box<MapfileError>,
     },
     /// The place of the second file is taken.
-    #[error("'{}' is a map of ddrescue's: rename it to '{}' to go on with it, or move it away", alt.display(), path.display())]
+    #[error("'{}' is a map of ddrescue's: give it another name, '{}' to go on with it", alt.display(), path.display())]
     AltTaken {
         /// `FILE`.
         path: PathBuf,
@@ -106,7 +104,7 @@ impl<'a> MapStore<'a> {
             // The second file is written first: where it is broken and the other absent, nothing was saved yet.
             (Content::Nothing, _) => (Newest::Nowhere, None),
             (Content::Broken(cause), Content::Broken(alt_cause)) => {
-                return Err(MapError::Both { path, cause, alt, alt_cause });
+                return Err(MapError::Both { path, cause, alt_cause: alt_cause.into() });
             }
             (Content::Broken(cause), _) => return Err(MapError::Map { path, cause }),
         };

@@ -4,6 +4,9 @@
 //! engine goes through the ranges once, from front to back, as a pipe needs it: a block that cannot be read is
 //! read again at once, sector by sector, and a sector that cannot be read is given up. So every sector is tried
 //! at most twice.
+//!
+//! [`mapfile`] and [`frozen`] are what a rescue keeps on a disk to go on from: what was read, and what goes where.
+//! [`mapstore`] sees to it that a map is there whatever happens.
 
 use crate::extent::ByteRange;
 
