@@ -1,8 +1,8 @@
 //! Where bytes come from and where they go.
 //!
 //! A [`Source`] is positioned and shared, so that metadata and file data are read through the same door; a
-//! [`Sink`] takes stretches of the volume. Files, block devices and pipes stand behind both. What a read's error
-//! number means is decided here, once: [`ReadError::loss`].
+//! [`Sink`] takes stretches of the volume. Files, block devices and pipes stand behind both. The small files beside them
+//! go through a [`store::Store`]. What a read's error number means is decided here, once: [`ReadError::loss`].
 
 use std::io;
 

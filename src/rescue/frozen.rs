@@ -360,10 +360,10 @@ impl<R: Read> Summed<R> {
     }
 
     fn require_end(&mut self) -> Result<(), Stop> {
-        match self.from.by_ref().bytes().next() {
-            None => Ok(()),
-            Some(Ok(_)) => Err(Stop::Fault { place: self.place, fault: Fault::Long }),
-            Some(Err(cause)) => Err(Stop::Read(cause)),
+        match self.from.read_exact(&mut [0]) {
+            Ok(()) => Err(Stop::Fault { place: self.place, fault: Fault::Long }),
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            Err(cause) => Err(Stop::Read(cause)),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Write};
 
 use crc32fast::Hasher;
 
+use super::areas::Area;
 use super::state::State;
 use crate::extent::ByteRange;
 
@@ -30,15 +31,6 @@ const CRC: &str = "crc";
 
 /// Where the last block may end: positions are signed in ddrescue.
 const MAX_POS: u64 = i64::MAX as u64;
-
-/// A stretch of the source, and what is known about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// Where, in bytes from the source's start.
-    pub range: ByteRange,
-    /// What is known.
-    pub state: State,
-}
 
 /// What a rescue is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +173,7 @@ pub fn write(
     out: &mut dyn Write,
     generation: u64,
     head: &Head,
-    blocks: impl Iterator<Item = Block>,
+    blocks: impl Iterator<Item = Area>,
 ) -> io::Result<()> {
     let mut out = Summed { out, crc: Hasher::new() };
     write_creator(&mut out)?;
@@ -216,7 +208,7 @@ pub fn write_domain(
         // Where a range begins too early there is no gap, and writing it fails.
         let gap = ByteRange { pos: at, len: range.pos.saturating_sub(at) };
         at = range.pos.saturating_add(range.len);
-        [Block { range: gap, state: State::NonTried }, Block { range, state: State::Finished }]
+        [Area { range: gap, state: State::NonTried }, Area { range, state: State::Finished }]
     });
     write_blocks(out, blocks)
 }
@@ -230,9 +222,9 @@ fn write_status(out: &mut dyn Write, pos: u64, phase: Phase, pass: u32) -> io::R
     writeln!(out, "0x{pos:08X}     {}               {pass}", phase.symbol())
 }
 
-fn write_blocks(out: &mut dyn Write, blocks: impl Iterator<Item = Block>) -> io::Result<()> {
+fn write_blocks(out: &mut dyn Write, blocks: impl Iterator<Item = Area>) -> io::Result<()> {
     writeln!(out, "#      pos        size  status")?;
-    let mut held: Option<Block> = None;
+    let mut held: Option<Area> = None;
     let mut end = 0;
     for block in blocks {
         let ByteRange { pos, len } = block.range;
@@ -243,8 +235,8 @@ fn write_blocks(out: &mut dyn Write, blocks: impl Iterator<Item = Block>) -> io:
         end =
             past.ok_or_else(|| invalid(format!("a block of the map at byte {pos:#x} has {len:#x} bytes")))?;
         held = Some(match held {
-            Some(Block { range, state }) if state == block.state || block.range.len == 0 => {
-                Block { range: ByteRange { pos: range.pos, len: end - range.pos }, state }
+            Some(Area { range, state }) if state == block.state || block.range.len == 0 => {
+                Area { range: ByteRange { pos: range.pos, len: end - range.pos }, state }
             }
             Some(before) => {
                 write_block(out, before)?;
@@ -261,7 +253,7 @@ fn invalid(problem: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
 
-fn write_block(out: &mut dyn Write, Block { range, state }: Block) -> io::Result<()> {
+fn write_block(out: &mut dyn Write, Area { range, state }: Area) -> io::Result<()> {
     writeln!(out, "0x{:08X}  0x{:08X}  {}", range.pos, range.len, state.symbol())
 }
 

@@ -6,7 +6,8 @@
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::mapfile::{self, Block, Head, MapfileError, Parsed};
+use super::areas::Area;
+use super::mapfile::{self, Head, MapfileError, Parsed};
 use crate::io::store::Store;
 
 #[cfg(test)]
@@ -24,19 +25,17 @@ pub enum MapError {
         cause: MapfileError,
     },
     /// Neither file holds a whole map.
-    #[error("map '{}': {cause}; and '{}': {alt_cause}", path.display(), alt.display())]
+    #[error("map '{}': {cause}; and its '.alt': {alt_cause}", path.display())]
     Both {
         /// `FILE`.
         path: PathBuf,
         /// What is wrong with it.
         cause: MapfileError,
-        /// `FILE.alt`.
-        alt: PathBuf,
-        /// What is wrong with that.
-        alt_cause: MapfileError,
+        /// What is wrong with `FILE.alt`.
+        alt_cause: Box<MapfileError>,
     },
     /// The place of the second file is taken.
-    #[error("'{}' is a map of ddrescue's: rename it to '{}' to go on with it, or move it away", alt.display(), path.display())]
+    #[error("'{}' is a map of ddrescue's: give it another name, '{}' to go on with it", alt.display(), path.display())]
     AltTaken {
         /// `FILE`.
         path: PathBuf,
@@ -106,7 +105,7 @@ impl<'a> MapStore<'a> {
             // The second file is written first: where it is broken and the other absent, nothing was saved yet.
             (Content::Nothing, _) => (Newest::Nowhere, None),
             (Content::Broken(cause), Content::Broken(alt_cause)) => {
-                return Err(MapError::Both { path, cause, alt, alt_cause });
+                return Err(MapError::Both { path, cause, alt_cause: alt_cause.into() });
             }
             (Content::Broken(cause), _) => return Err(MapError::Map { path, cause }),
         };
@@ -115,7 +114,7 @@ impl<'a> MapStore<'a> {
 
     /// Calls `visit` with the blocks of the newest map, ascending; with none where there is no map yet. After an
     /// error, what was visited is void.
-    pub fn visit(&self, visit: impl FnMut(Block)) -> Result<(), MapError> {
+    pub fn visit(&self, visit: impl FnMut(Area)) -> Result<(), MapError> {
         let path = match self.newest {
             Newest::Nowhere => return Ok(()),
             Newest::File | Newest::FileOfDdrescue => &self.file,
@@ -128,7 +127,7 @@ impl<'a> MapStore<'a> {
 
     /// Writes the map to the file that holds the older one, and syncs it. The data that the map claims must be
     /// synced by then. The first map goes to both. After an error the one before still stands.
-    pub fn save(&mut self, head: &Head, blocks: impl Iterator<Item = Block> + Clone) -> Result<(), MapError> {
+    pub fn save(&mut self, head: &Head, blocks: impl Iterator<Item = Area> + Clone) -> Result<(), MapError> {
         match self.newest {
             Newest::File => self.write_alt(head, blocks),
             Newest::Alt => self.write_file(head, blocks),
@@ -143,7 +142,7 @@ impl<'a> MapStore<'a> {
     pub fn conclude(
         &mut self,
         head: &Head,
-        blocks: impl Iterator<Item = Block> + Clone,
+        blocks: impl Iterator<Item = Area> + Clone,
     ) -> Result<(), MapError> {
         if self.newest != Newest::Alt {
             self.write_alt(head, blocks.clone())?;
@@ -152,11 +151,7 @@ impl<'a> MapStore<'a> {
         self.store.remove(&self.alt).map_err(system("remove", &self.alt))
     }
 
-    fn write_alt(
-        &mut self,
-        head: &Head,
-        blocks: impl Iterator<Item = Block> + Clone,
-    ) -> Result<(), MapError> {
+    fn write_alt(&mut self, head: &Head, blocks: impl Iterator<Item = Area> + Clone) -> Result<(), MapError> {
         self.write(&self.alt, head, blocks)?;
         self.generation += 1;
         if self.newest != Newest::FileOfDdrescue {
@@ -168,7 +163,7 @@ impl<'a> MapStore<'a> {
     fn write_file(
         &mut self,
         head: &Head,
-        blocks: impl Iterator<Item = Block> + Clone,
+        blocks: impl Iterator<Item = Area> + Clone,
     ) -> Result<(), MapError> {
         self.write(&self.file, head, blocks)?;
         self.generation += 1;
@@ -180,7 +175,7 @@ impl<'a> MapStore<'a> {
         &self,
         path: &Path,
         head: &Head,
-        blocks: impl Iterator<Item = Block> + Clone,
+        blocks: impl Iterator<Item = Area> + Clone,
     ) -> Result<(), MapError> {
         let generation = self.generation + 1;
         self.store

@@ -3,6 +3,9 @@
 //! [`Engine`] is for targets that are written in order, as a pipe is: each area gets its block read and its sector reads
 //! at once. [`Rescue`] is for those that take bytes in any order: healthy areas first, everywhere. What is known about
 //! each byte is in [`Areas`]; which bytes are wanted at all in a [`Domain`].
+//!
+//! [`mapfile`] and [`frozen`] are what a rescue keeps on a disk to go on from: what was read, and what goes where.
+//! [`mapstore`] sees to it that a map is there whatever happens.
 
 pub mod areas;
 pub mod domain;

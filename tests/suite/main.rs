@@ -18,6 +18,7 @@ mod images;
 mod install;
 mod interrupt;
 mod large;
+mod mapfile;
 mod metadata;
 mod outputs;
 mod private;

@@ -56,7 +56,7 @@ pub enum MapfileError {
 }
 
 /// Reads a map and calls `visit` with each block, ascending. Where this returns an error, what was visited is void.
-pub fn parse(from: impl BufRead, mut visit: impl FnMut(Block)) -> Result<Parsed, MapfileError> {
+pub fn parse(from: impl BufRead, mut visit: impl FnMut(Area)) -> Result<Parsed, MapfileError> {
     let mut lines = Lines { from, line: Vec::new(), number: 0 };
     let mut crc = Hasher::new();
     let mut map = Map::default();
@@ -127,7 +127,7 @@ impl Map {
         line: &[u8],
         number: u64,
         crc: &Hasher,
-        visit: &mut impl FnMut(Block),
+        visit: &mut impl FnMut(Area),
     ) -> Result<(), Fault> {
         if self.sealed {
             return Err(fault(number, line, "nothing behind the line with the CRC"));
@@ -165,7 +165,7 @@ impl Map {
         let range = ByteRange { pos, len };
         self.end = Some(range.end());
         if len > 0 {
-            visit(Block { range, state });
+            visit(Area { range, state });
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 use super::*;
 
-fn block(pos: u64, len: u64, symbol: char) -> Block {
+fn block(pos: u64, len: u64, symbol: char) -> Area {
     let state = State::of_symbol(symbol as u8).unwrap();
-    Block { range: ByteRange { pos, len }, state }
+    Area { range: ByteRange { pos, len }, state }
 }
 
 fn head() -> Head {
@@ -12,13 +12,13 @@ fn head() -> Head {
     Head { pos: 0x4000, phase: Phase::Scraping, pass: 1, identity }
 }
 
-fn written(generation: u64, head: &Head, blocks: &[Block]) -> Vec<u8> {
+fn written(generation: u64, head: &Head, blocks: &[Area]) -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out, generation, head, blocks.iter().copied()).unwrap();
     out
 }
 
-fn read(map: impl AsRef<[u8]>) -> Result<(Parsed, Vec<Block>), MapfileError> {
+fn read(map: impl AsRef<[u8]>) -> Result<(Parsed, Vec<Area>), MapfileError> {
     let mut blocks = Vec::new();
     let parsed = parse(map.as_ref(), |block| blocks.push(block))?;
     Ok((parsed, blocks))
@@ -91,7 +91,7 @@ fn what_was_written_comes_back() {
 
 #[test]
 fn blocks_that_leave_something_out_are_not_written() {
-    let fails = |blocks: &[Block]| {
+    let fails = |blocks: &[Area]| {
         let error = write(&mut Vec::new(), 1, &head(), blocks.iter().copied()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     };

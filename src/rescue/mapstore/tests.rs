@@ -17,9 +17,9 @@ fn head(pos: u64) -> Head {
 }
 
 /// The blocks of a map whose first `done` bytes are read.
-fn blocks(done: u64) -> impl Iterator<Item = Block> + Clone {
+fn blocks(done: u64) -> impl Iterator<Item = Area> + Clone {
     let ranges = [(0, done, State::Finished), (done, (1 << 20) - done, State::NonTried)];
-    ranges.into_iter().map(|(pos, len, state)| Block { range: ByteRange { pos, len }, state })
+    ranges.into_iter().map(|(pos, len, state)| Area { range: ByteRange { pos, len }, state })
 }
 
 /// Opens the map and returns its position; the blocks must go with it.
@@ -136,13 +136,12 @@ fn files_that_hold_no_map_are_refused() {
     let end = "torn or changed by hand: line 7: found the end, wanted a line with the CRC";
     assert_eq!(refused(Some(torn), None), format!("map '{FILE}': {end}"));
     assert_eq!(refused(Some(torn), Some(b"")), format!("map '{FILE}': {end}"));
-    assert_eq!(refused(Some(torn), Some(torn)), format!("map '{FILE}': {end}; and '{ALT}': {end}"));
+    assert_eq!(refused(Some(torn), Some(torn)), format!("map '{FILE}': {end}; and its '.alt': {end}"));
     assert_eq!(
         refused(Some(b"some text\n"), None),
         format!("map '{FILE}': line 1: found \"some\", wanted a position below 2^63")
     );
-    let taken =
-        format!("'{ALT}' is a map of ddrescue's: rename it to '{FILE}' to go on with it, or move it away");
+    let taken = format!("'{ALT}' is a map of ddrescue's: give it another name, '{FILE}' to go on with it");
     assert_eq!(refused(None, Some(DDRESCUES)), taken);
     assert_eq!(refused(Some(&ours(1, 0)), Some(DDRESCUES)), taken);
 }
