@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueHint};
 
@@ -31,10 +32,39 @@ const NTFSCLONE_OPTIONS: &[&str] = &[
 ];
 
 /// Our additions.
-const OWN_OPTIONS: &[&str] = &["strict"];
+const OWN_OPTIONS: &[&str] = &[
+    "strict",
+    "map",
+    "map-interval",
+    "first",
+    "whole",
+    "retries",
+    "max-errors",
+    "max-time",
+    "reconnect",
+    "no-repair",
+    "report",
+    "domain-out",
+    "events",
+    "finish",
+];
 
 /// Those that take a value.
-const LONG_WITH_VALUE: &[&str] = &["output", "overwrite"];
+const LONG_WITH_VALUE: &[&str] = &[
+    "output",
+    "overwrite",
+    "map",
+    "map-interval",
+    "first",
+    "retries",
+    "max-errors",
+    "max-time",
+    "reconnect",
+    "report",
+    "domain-out",
+    "events",
+    "finish",
+];
 const SHORT_WITH_VALUE: &[u8] = b"oO";
 
 /// Clone, save, restore or rescue an NTFS volume, copying only the clusters in use.
@@ -101,9 +131,78 @@ pub struct Args {
     #[arg(long, overrides_with = "strict")]
     pub strict: bool,
 
-    /// The volume: a device or a file. With --restore-image: the image
+    /// Keep what was read and what was lost in FILE, in GNU ddrescue's format, and go on where it says
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub map: Option<PathBuf>,
+
+    /// Write the map so often at most
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30")]
+    pub map_interval: Duration,
+
+    /// Read the files that match before all others: a path or a pattern such as 'Users/*/Documents'
+    #[arg(long, value_name = "PATTERN")]
+    pub first: Vec<String>,
+
+    /// Read free space too, after all else
+    #[arg(long, overrides_with = "whole")]
+    pub whole: bool,
+
+    /// Try bad sectors N times more
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub retries: u32,
+
+    /// End after N reads have failed
+    #[arg(long, value_name = "N")]
+    pub max_errors: Option<u64>,
+
+    /// End after TIME: seconds, or a number followed by s, m, h or d
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub max_time: Option<Duration>,
+
+    /// Wait so long for a disk that has gone away to come back
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "0")]
+    pub reconnect: Duration,
+
+    /// Mark what has a copy elsewhere too, instead of writing the copy in its place
+    #[arg(long, overrides_with = "no_repair")]
+    pub no_repair: bool,
+
+    /// Write a report of what was saved and lost to FILE, as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub report: Option<PathBuf>,
+
+    /// Write the bytes in use to FILE, as a domain map for 'ddrescue -m'
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub domain_out: Option<PathBuf>,
+
+    /// Write events as lines to this open file descriptor
+    #[arg(long, value_name = "FD")]
+    pub events: Option<i32>,
+
+    /// Make the TARGET of a rescue that has ended complete, without its disk: mark what the map MAP says is missing
+    #[arg(long, value_name = "MAP", value_hint = ValueHint::FilePath)]
+    pub finish: Option<PathBuf>,
+
+    /// The volume: a device or a file. With --restore-image: the image. With --finish: the target
     #[arg(value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
+}
+
+/// Seconds, or a number with its unit.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(|unit: char| unit.is_ascii_alphabetic()) {
+        Some(number) => (number, text.get(number.len()..).unwrap_or_default()),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("wanted seconds, or a number followed by s, m, h or d".into()),
+    };
+    let number: u64 = number.parse().map_err(|error| format!("{error}"))?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".into())
 }
 
 /// What was typed instead of options that make sense.
@@ -226,6 +325,16 @@ mod tests {
         assert_eq!(parse("p --ov --resc a").unwrap().overwrite, Some("--resc".into()), "a value");
         assert_eq!(parse("p -o - -- --re").unwrap().sources, [PathBuf::from("--re")]);
         assert!(parse("p --new-serial a").unwrap().new_serial);
+    }
+
+    #[test]
+    fn times_have_units() {
+        let times = |line| parse(line).map(|args| (args.max_time.unwrap().as_secs(), args.reconnect.as_secs()));
+        assert_eq!(times("p --max-time 90 --reconnect=10m a").unwrap(), (90, 600));
+        assert_eq!(times("p --max-time 2h a").unwrap(), (7200, 0));
+        for wrong in ["", "x", "1w", "-1", "1.5", "99999999999999999d"] {
+            assert!(times(&format!("p --max-time={wrong} a")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::args::Args;
 use crate::io::target::TargetName;
+use crate::rescue::passes::Budget;
 use crate::serial::NewSerial;
 
 /// What is to be done.
@@ -19,6 +21,51 @@ pub enum Action {
     Restore(TargetName),
     /// Walk an image's structure.
     Check,
+    /// Tell which bytes are in use, as a domain map.
+    Domain,
+    /// Complete the target of a rescue that has ended.
+    Finish {
+        /// Its map.
+        map: PathBuf,
+        /// The target.
+        target: PathBuf,
+    },
+}
+
+/// How a failing disk is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RescueOptions {
+    /// Where to keep how far it is.
+    pub map: Option<PathBuf>,
+    /// Time between two maps at least.
+    pub map_interval: Duration,
+    /// Which files come first.
+    pub first: Vec<String>,
+    /// Read free space too.
+    pub whole: bool,
+    /// How often bad sectors are tried again.
+    pub retries: u32,
+    /// What it may cost.
+    pub budget: Budget,
+    /// How long to wait for a disk that has gone away.
+    pub reconnect: Duration,
+    /// Write copies of what is lost in its place?
+    pub repair: bool,
+}
+
+impl Default for RescueOptions {
+    fn default() -> RescueOptions {
+        RescueOptions {
+            map: None,
+            map_interval: Duration::from_secs(30),
+            first: Vec::new(),
+            whole: false,
+            retries: 0,
+            budget: Budget::default(),
+            reconnect: Duration::ZERO,
+            repair: true,
+        }
+    }
 }
 
 /// Where the bytes come from.
@@ -62,6 +109,14 @@ pub struct Job {
     pub new_serial: Option<NewSerial>,
     /// Go on after read errors.
     pub rescue: bool,
+    /// How, then.
+    pub how: RescueOptions,
+    /// Where to write what was saved and lost.
+    pub report: Option<PathBuf>,
+    /// Where to write which bytes are in use.
+    pub domain_out: Option<PathBuf>,
+    /// Which open file descriptor takes events.
+    pub events: Option<i32>,
     /// Go on although structures are damaged.
     pub ignore_fs_check: bool,
     /// Go on although the volume is dirty.
@@ -96,6 +151,18 @@ pub enum JobError {
     MetadataAndRestore,
     #[error("metadata goes to standard output only as an image: add --save-image")]
     MetadataToStdout,
+    #[error("--finish needs nothing but the map and the target: leave out the other options")]
+    FinishWithOptions,
+    #[error("{0} goes with saving and cloning, not with an image that is read")]
+    RescueAndRestore(&'static str),
+    #[error("{0} goes with a whole copy, not with --metadata")]
+    RescueAndMetadata(&'static str),
+    #[error("--whole reads free space, which has no place in an image: leave out --save-image")]
+    WholeToImage,
+    #[error("{0} goes with a target that is written in any order: name a file or a device")]
+    RescueToStdout(&'static str),
+    #[error("a new serial number goes with --rescue alone: give the finished clone one")]
+    SerialAndRescue,
     #[error("--ignore-fs-check goes with --rescue or --metadata only")]
     IgnoreCheckAlone,
     #[error(
@@ -120,19 +187,44 @@ impl Job {
             (None, Some(path)) => Some(TargetName::Replace(path)),
             (None, None) => None,
         };
+        if let Some(map) = args.finish {
+            return Job::finish(map, source, target.is_some() || args.save_image || args.restore_image, args.quiet);
+        }
+        // Options that only a rescue out of order knows.
+        let of_rescue = [
+            ("--map", args.map.is_some()),
+            ("--first", !args.first.is_empty()),
+            ("--whole", args.whole),
+            ("--retries", args.retries > 0),
+            ("--max-errors", args.max_errors.is_some()),
+            ("--max-time", args.max_time.is_some()),
+            ("--reconnect", !args.reconnect.is_zero()),
+            ("--no-repair", args.no_repair),
+            ("--report", args.report.is_some()),
+        ];
+        let of_rescue = of_rescue.into_iter().find_map(|(name, given)| given.then_some(name));
+        // They mean it.
+        let rescue = args.rescue || of_rescue.is_some();
+        let name = of_rescue.unwrap_or_default();
         let refusals = [
+            (of_rescue.is_some() && args.restore_image, JobError::RescueAndRestore(name)),
+            (args.domain_out.is_some() && args.restore_image, JobError::RescueAndRestore("--domain-out")),
+            (of_rescue.is_some() && args.metadata, JobError::RescueAndMetadata(name)),
+            (of_rescue.is_some() && target == Some(TargetName::Stdout), JobError::RescueToStdout(name)),
+            (args.whole && args.save_image, JobError::WholeToImage),
+            (of_rescue.is_some() && (args.new_serial || args.new_half_serial), JobError::SerialAndRescue),
             (args.save_image && args.restore_image, JobError::SaveAndRestore),
             (args.metadata && args.restore_image, JobError::MetadataAndRestore),
             (args.no_action && !args.restore_image, JobError::NoActionWithoutImage),
             (args.no_action && target.is_some(), JobError::NoActionWithOutput),
-            (target.is_none() && !args.no_action, JobError::NoOutput),
+            (target.is_none() && !args.no_action && args.domain_out.is_none(), JobError::NoOutput),
             (source == SourceName::Stdin && !args.restore_image, JobError::StdinWithoutImage),
             (
                 args.metadata && !args.save_image && target == Some(TargetName::Stdout),
                 JobError::MetadataToStdout,
             ),
             // With --rescue it adds nothing: that goes on by itself.
-            (args.ignore_fs_check && !args.metadata && !args.rescue, JobError::IgnoreCheckAlone),
+            (args.ignore_fs_check && !args.metadata && !rescue, JobError::IgnoreCheckAlone),
             (
                 args.metadata && !args.force && target.as_ref().is_some_and(is_block_device),
                 JobError::MetadataToDevice,
@@ -142,6 +234,7 @@ impl Job {
             return Err(error);
         }
         let action = match target {
+            None if args.domain_out.is_some() && !args.no_action => Action::Domain,
             None => Action::Check,
             Some(target) if args.restore_image => Action::Restore(target),
             Some(target) if args.save_image => Action::Save(target),
@@ -161,11 +254,47 @@ impl Job {
                 full_logfile: args.full_logfile,
             }),
             new_serial,
-            rescue: args.rescue,
+            rescue,
+            how: RescueOptions {
+                map: args.map,
+                map_interval: args.map_interval,
+                first: args.first,
+                whole: args.whole,
+                retries: args.retries,
+                budget: Budget { max_errors: args.max_errors, max_time: args.max_time },
+                reconnect: args.reconnect,
+                repair: !args.no_repair,
+            },
+            report: args.report,
+            domain_out: args.domain_out,
+            events: args.events,
             ignore_fs_check: args.ignore_fs_check,
             force: args.force,
             strict: args.strict,
             quiet: args.quiet,
+        })
+    }
+
+    /// A job that completes what a rescue has left.
+    fn finish(map: PathBuf, target: SourceName, has_options: bool, quiet: bool) -> Result<Job, JobError> {
+        let SourceName::Path(target) = target else { return Err(JobError::NoSource) };
+        if has_options {
+            return Err(JobError::FinishWithOptions);
+        }
+        Ok(Job {
+            source: SourceName::Path(target.clone()),
+            action: Action::Finish { map, target },
+            metadata: None,
+            new_serial: None,
+            rescue: true,
+            how: RescueOptions::default(),
+            report: None,
+            domain_out: None,
+            events: None,
+            ignore_fs_check: false,
+            force: false,
+            strict: false,
+            quiet,
         })
     }
 
@@ -176,7 +305,7 @@ impl Job {
                 TargetName::Stdout => true,
                 TargetName::Replace(path) | TargetName::New(path) => is_stdout(path),
             },
-            Action::Check => false,
+            Action::Check | Action::Domain | Action::Finish { .. } => false,
         }
     }
 }

@@ -14,7 +14,10 @@ use super::mounts::{Place, mounts_of};
 use super::raw::RawSink;
 use super::store::{folder_of, sync_folder_of};
 use super::stream::{Output, StreamSink};
-use super::{Sink, WriteError};
+use super::{PlacedSink, Sink, WriteError};
+use crate::image::PlacedImage;
+use crate::plan::Plan;
+use crate::rescue::frozen::Form;
 use crate::sys;
 use crate::units::Geometry;
 
@@ -38,6 +41,15 @@ pub enum TargetError {
     /// `-o` of something that exists.
     #[error("output file '{}' already exists; use --overwrite to replace its content", .0.display())]
     Exists(PathBuf),
+    /// A map of a rescue whose target is not there.
+    #[error("the target '{}' is not there, but its map is: remove the map to begin anew", .0.display())]
+    NotBegun(PathBuf),
+    /// With a new map a file must be empty.
+    #[error("target '{}' is not empty, and there is no map that says what it holds: remove one or name the other", .0.display())]
+    NotEmpty(PathBuf),
+    /// It cannot be written in any order.
+    #[error("target '{}' can only be written in order: a map goes with a file or a device", .0.display())]
+    InOrder(PathBuf),
     /// What an earlier run did not finish.
     #[error("'{}' is an unfinished copy of an earlier run: move or remove it first", .0.display())]
     Unfinished(PathBuf),
@@ -100,6 +112,19 @@ pub enum TargetError {
 pub struct Target {
     path: PathBuf,
     kind: Kind,
+    /// How its content stands to a map.
+    mapped: Mapped,
+}
+
+/// How a target's content stands to the map of a rescue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// There is no map, and what is there is replaced.
+    No,
+    /// A map begins with it.
+    New,
+    /// A map says what it holds.
+    Resumed,
 }
 
 #[derive(Debug)]
@@ -117,6 +142,12 @@ enum Kind {
     Stdout,
 }
 
+impl Kind {
+    fn is_in_order(&self) -> bool {
+        matches!(self, Kind::Stream | Kind::Stdout)
+    }
+}
+
 /// What a target is asked to have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -130,6 +161,30 @@ impl Target {
     /// Looks at the target and refuses what must not be written to. Nothing is created or changed; a device is
     /// opened exclusively.
     pub fn examine(name: &TargetName, source: Option<&Path>) -> Result<Target, TargetError> {
+        Target::examine_mapped(name, source, Mapped::No)
+    }
+
+    /// The same with a map, which says what an earlier run has written.
+    pub fn examine_mapped(
+        name: &TargetName,
+        source: Option<&Path>,
+        mapped: Mapped,
+    ) -> Result<Target, TargetError> {
+        if mapped == Mapped::Resumed
+            && let TargetName::New(path) = name
+        {
+            // Unfinished it has another name; finished as far as it went, its own.
+            let part = part_of(path);
+            return match (part.exists(), path.exists()) {
+                (true, false) => {
+                    let part = Target::examine_mapped(&TargetName::Replace(part), source, mapped)?;
+                    Ok(Target { path: path.clone(), kind: Kind::New, ..part })
+                }
+                (false, true) => Target::examine_mapped(&TargetName::Replace(path.clone()), source, mapped),
+                (true, true) => Err(TargetError::Exists(path.clone())),
+                (false, false) => Err(TargetError::NotBegun(path.clone())),
+            };
+        }
         let (path, must_be_new) = match name {
             TargetName::New(path) => (path.clone(), true),
             TargetName::Replace(path) => (path.clone(), false),
@@ -139,7 +194,7 @@ impl Target {
                     let target = "standard output".into();
                     return Err(TargetError::System { what: "write to", target, cause });
                 }
-                return Ok(Target { path: "standard output".into(), kind: Kind::Stdout });
+                return Ok(Target { path: "standard output".into(), kind: Kind::Stdout, mapped });
             }
         };
         let system = |what| {
@@ -158,14 +213,17 @@ impl Target {
                 return Err(TargetError::Exists(path));
             }
             std::fs::metadata(folder_of(&path)).map_err(system("look at the folder of"))?;
+            if mapped == Mapped::Resumed {
+                return Err(TargetError::NotBegun(path));
+            }
             if !must_be_new {
-                return Ok(Target { path, kind: Kind::File });
+                return Ok(Target { path, kind: Kind::File, mapped });
             }
             let part = part_of(&path);
             if part.symlink_metadata().is_ok() {
                 return Err(TargetError::Unfinished(part));
             }
-            return Ok(Target { path, kind: Kind::New });
+            return Ok(Target { path, kind: Kind::New, mapped });
         };
         if let Some(place) = Place::of(&path) {
             if let Some(source) =
@@ -190,18 +248,24 @@ impl Target {
             let size = sys::device_size(&file).map_err(system("get the size of"))?;
             Kind::Device { file, size }
         } else if file_type.is_file() {
+            if mapped == Mapped::New && std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
+                return Err(TargetError::NotEmpty(path));
+            }
             Kind::File
         } else if file_type.is_dir() {
             return Err(system("write to")(io::ErrorKind::IsADirectory.into()));
         } else {
             Kind::Stream
         };
-        Ok(Target { path, kind })
+        if kind.is_in_order() && mapped != Mapped::No {
+            return Err(TargetError::InOrder(path));
+        }
+        Ok(Target { path, kind, mapped })
     }
 
     /// May stretches of a raw clone come in any order?
     pub fn takes_any_order(&self) -> bool {
-        !matches!(self.kind, Kind::Stream | Kind::Stdout)
+        !self.kind.is_in_order()
     }
 
     /// Bytes in a logical sector, if the target is a device.
@@ -229,9 +293,10 @@ impl Target {
                 return Err(TargetError::TooSmall { target, found: *size, wanted: room.length });
             }
             Kind::Device { .. } | Kind::Stream | Kind::Stdout => return Ok(()),
+            Kind::New if self.mapped == Mapped::Resumed => occupied(&part_of(&target)),
             Kind::New => 0,
             // Truncating gives back what the file holds now.
-            Kind::File => std::fs::metadata(&target).map_or(0, |metadata| metadata.blocks() * 512),
+            Kind::File => occupied(&target),
         };
         // A link's file may be on another file system than the link: those in /dev/fd always are.
         let place = if self.path.exists() { &self.path } else { folder_of(&self.path) };
@@ -261,6 +326,41 @@ impl Target {
         })
     }
 
+    /// Opens the target to be written in any order and read back: from here on it is changed.
+    pub fn open_placed<'p>(
+        &self,
+        plan: &'p Plan,
+        form: Form,
+    ) -> Result<Box<dyn PlacedSink + 'p>, TargetError> {
+        let (name, geometry) = (self.name(), &plan.geometry);
+        let resumes = self.mapped == Mapped::Resumed;
+        let file = match &self.kind {
+            Kind::Device { file, .. } => file.try_clone().map_err(|cause| self.system("open", cause))?,
+            Kind::New if !resumes => self.open_file()?,
+            Kind::New | Kind::File => {
+                let path = if matches!(self.kind, Kind::New) { part_of(&self.path) } else { self.path.clone() };
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).mode(MODE).create(!resumes).truncate(!resumes);
+                options.open(path).map_err(|cause| self.system("open", cause))?
+            }
+            Kind::Stream | Kind::Stdout => return Err(TargetError::InOrder(self.path.clone())),
+        };
+        Ok(match (form, &self.kind) {
+            (Form::Image, _) => Box::new(PlacedImage::new(file, name, plan)?),
+            (Form::Clone, Kind::Device { .. }) if resumes => Box::new(RawSink::resume(file, name, geometry)),
+            (Form::Clone, Kind::Device { size, .. }) => Box::new(RawSink::device(file, name, *size, geometry)?),
+            (Form::Clone, _) => Box::new(RawSink::file(file, name, geometry)),
+        })
+    }
+
+    /// The target's size and device number, if it is a device.
+    pub fn device(&self) -> Option<(u64, &File)> {
+        match &self.kind {
+            Kind::Device { file, size } => Some((*size, file)),
+            _ => None,
+        }
+    }
+
     /// Opens the target for bytes from front to back, an image: from here on it is changed.
     pub fn open_output(&self) -> Result<Output, TargetError> {
         Ok(match &self.kind {
@@ -278,11 +378,11 @@ impl Target {
 
     fn open_file(&self) -> Result<File, TargetError> {
         let mut options = OpenOptions::new();
-        options.write(true).mode(MODE);
+        options.read(true).write(true).mode(MODE);
         let opened = match &self.kind {
             Kind::New => options.create_new(true).open(part_of(&self.path)),
             Kind::File => options.create(true).truncate(true).open(&self.path),
-            _ => options.open(&self.path),
+            _ => options.read(false).open(&self.path),
         };
         opened.map_err(|cause| self.system("open", cause))
     }
@@ -315,6 +415,11 @@ impl Target {
             Kind::Stream | Kind::Stdout => None,
         }
     }
+}
+
+/// Bytes that a file occupies on its file system.
+fn occupied(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
 /// The name of a file while it is written: a name that has no room for the ending gives some of its own.
