@@ -8,10 +8,12 @@ use std::io;
 
 pub mod buffer;
 pub mod disk;
+pub mod identity;
 pub mod mounts;
 pub mod raw;
 pub mod remote;
 pub mod stream;
+pub mod sysfs;
 pub mod target;
 
 /// Something that can be read at any position: a disk, a partition, a file that holds one.
