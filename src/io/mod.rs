@@ -15,6 +15,7 @@ pub mod remote;
 pub mod stream;
 pub mod sysfs;
 pub mod target;
+pub mod tuning;
 
 /// Something that can be read at any position: a disk, a partition, a file that holds one.
 pub trait Source: Sync {
