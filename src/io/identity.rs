@@ -1,7 +1,7 @@
 //! By what a disk is told from others, and found again when it comes back under another name.
 //!
-//! All of it is in sysfs. A device node is only a name that the next disk can get, so what counts is the serial number, and
-//! the sizes of the disk and of the part that is read.
+//! All of it is in sysfs. A device node is only a name that the next disk can get, so what counts is the serial number,
+//! and the sizes of the disk and of the part that is read.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -71,7 +71,8 @@ impl Known {
     /// number and size. None while there is no such disk, or more than one.
     ///
     /// A disk without a serial number cannot be told from the next of its size once it has been unplugged. It is found
-    /// only if it is still attached as it was, under its old name: when a bus was reset, but not when a plug was pulled.
+    /// only if it is still attached as it was, under its old name: when a bus was reset, but not when a plug was
+    /// pulled.
     pub fn find_again(&self) -> Option<PathBuf> {
         self.find_in(&Sysfs::default())
     }
@@ -102,8 +103,8 @@ pub fn model(disk: &Path) -> String {
     ["device/model", "device/name"].iter().find_map(|file| sysfs::line(&disk.join(file))).unwrap_or_default()
 }
 
-/// A disk's serial numbers, its folder in sysfs given, the disk's own first: virtio and NVMe have a file, SCSI and ATA a
-/// page of vital product data (four bytes of header, then the serial), USB its descriptor.
+/// A disk's serial numbers, its folder in sysfs given, the disk's own first: virtio and NVMe have a file, SCSI and ATA
+/// a page of vital product data (four bytes of header, then the serial), USB its descriptor.
 pub fn serials(disk: &Path) -> Vec<String> {
     let page = std::fs::read(disk.join("device/vpd_pg80")).ok().and_then(|page| {
         let serial = page.get(4..)?;

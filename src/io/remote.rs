@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Of the three files that every process is given, the child's standard input is the socket, its output the memory, and
-//! its error output the device. It closes all others, so that it keeps nothing of its parent's open when that is gone. The
-//! parent touches the memory only when no request is under way.
+//! its error output the device. It closes all others, so that it keeps nothing of its parent's open when that is gone.
+//! The parent touches the memory only when no request is under way.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -102,7 +102,7 @@ impl<'a> Remote<'a> {
         Remote { disk, link: link.ok().map(Mutex::new), ask }
     }
 
-    /// Like [`Remote::start`], with this program's file at `program`, an absolute path, and failing if it cannot be started.
+    /// Like [`Remote::start`], with this program's file at `program`, an absolute path. Fails if it cannot be started.
     pub fn start_with(program: &Path, disk: Disk, ask: Ask<'a>) -> io::Result<Remote<'a>> {
         let link = Link::start(program, disk.file())?;
         Ok(Remote { disk, link: Some(Mutex::new(link)), ask })

@@ -1,5 +1,5 @@
-//! Block devices as sysfs shows them: a folder for each, those of partitions in their disk's, with a small file for each
-//! fact (`Documentation/ABI/stable/sysfs-block` of the kernel).
+//! Block devices as sysfs shows them: a folder for each, those of partitions in their disk's, with a small file for
+//! each fact (`Documentation/ABI/stable/sysfs-block` of the kernel).
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! Settings of a disk that is to be rescued, while it is: nothing writes to it, the kernel is patient with it, and leaves
-//! it to us to try again.
+//! Settings of a disk that is to be rescued, while it is: nothing writes to it, the kernel is patient with it, and
+//! leaves it to us to try again.
 //!
 //! They are put back when the [`Tuning`] is dropped. If the process is killed they stay until the disk is unplugged or
 //! the system restarted; `blockdev --setrw` and the files in sysfs change them by hand. Nothing here stops a rescue:
