@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - [`units`], [`extent`]: clusters, positions, sets of them. They know nothing else.
-//! - [`io`]: sources and sinks: files, block devices, pipes; `sys` has the ioctls.
+//! - [`io`]: sources and sinks: files, block devices, pipes, and disks that a child process reads because they may
+//!   hang; `sys` has the ioctls and the memory that is shared with the child.
 //! - [`ntfs`]: bytes of a volume to typed facts. [`plan`]: those to what is copied. [`image`]: the image format.
 //! - [`rescue`]: which bytes to read next, without doing it. [`copy`]: the pump that does. [`serial`]: a new serial number
 //!   for what passes through it.

@@ -60,9 +60,9 @@ pub fn is_read_only(device: &File) -> io::Result<bool> {
     Ok(read_only != 0)
 }
 
-/// Makes the kernel refuse writes to this device (BLKROSET).
-pub fn set_read_only(device: &File) -> io::Result<()> {
-    let read_only: nix::libc::c_int = 1;
+/// Makes the kernel refuse writes to this device, or take them again (BLKROSET).
+pub fn set_read_only(device: &File, read_only: bool) -> io::Result<()> {
+    let read_only = nix::libc::c_int::from(read_only);
     // SAFETY: the request reads one int through the pointer, which is to a live int.
     #[allow(unsafe_code)]
     unsafe { ioctl::blkroset(device.as_raw_fd(), &raw const read_only) }?;

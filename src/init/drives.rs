@@ -13,9 +13,7 @@ use super::probe::{Content, Found, Kind, probe};
 use super::spec::Escaped;
 use super::table::Table;
 use crate::io::disk::Disk;
-
-/// Unit of sizes and positions in sysfs.
-const SYSFS_SECTOR: u64 = 512;
+use crate::io::{identity, sysfs};
 
 /// What is no drive of the machine, or the same one under a second name, or none that holds volumes.
 const NO_DRIVES: [&str; 7] = ["loop", "ram", "sr", "zram", "dm-", "md", "fd"];
@@ -228,8 +226,8 @@ fn list_drives() -> Vec<(Identity, Drive)> {
     drives
         .filter_map(|name| {
             let dir = sys.join(&name);
-            let size = number(&dir.join("size"))?.checked_mul(SYSFS_SECTOR).filter(|size| *size != 0)?;
-            let seq = number(&dir.join("diskseq")).unwrap_or(0);
+            let size = sysfs::bytes(&dir.join("size")).filter(|size| *size != 0)?;
+            let seq = sysfs::number(&dir.join("diskseq")).unwrap_or(0);
             let own_parts = parts.iter().filter(|part| dir.join(part).exists());
             let mut found: Vec<_> = own_parts.filter_map(|part| read_part(&sys.join(part), part)).collect();
             found.sort_by_key(|part| part.number);
@@ -249,12 +247,11 @@ fn list_drives() -> Vec<(Identity, Drive)> {
                 found: if found.is_empty() { Found::Pending } else { Found::Content(content) },
             };
             found.insert(0, whole);
-            let model = ["device/model", "device/name"].iter().find_map(|file| line(&dir.join(file)));
             let drive = Drive {
                 name: name.clone(),
                 size,
-                model: model.unwrap_or_default(),
-                serials: serials(&dir),
+                model: identity::model(&dir),
+                serials: identity::serials(&dir),
                 parts: found,
             };
             Some(((name, seq, size), drive))
@@ -277,49 +274,13 @@ fn read_part(dir: &Path, name: &str) -> Option<Part> {
     let part_label = uevent.lines().find_map(|line| line.strip_prefix("PARTNAME="));
     Some(Part {
         name: name.to_owned(),
-        number: u32::try_from(number(&dir.join("partition"))?).ok()?,
-        start: number(&dir.join("start"))?.checked_mul(SYSFS_SECTOR)?,
-        size: number(&dir.join("size"))?.checked_mul(SYSFS_SECTOR)?,
+        number: u32::try_from(sysfs::number(&dir.join("partition"))?).ok()?,
+        start: sysfs::bytes(&dir.join("start"))?,
+        size: sysfs::bytes(&dir.join("size"))?,
         part_label: part_label.unwrap_or_default().to_owned(),
         part_uuid: String::new(),
         found: Found::Pending,
     })
-}
-
-/// A drive's serial numbers: virtio and NVMe have a file, SCSI and ATA a page of vital product data (four bytes of
-/// header, then the serial), USB its descriptor.
-fn serials(dir: &Path) -> Vec<String> {
-    let page = std::fs::read(dir.join("device/vpd_pg80")).ok().and_then(|page| {
-        let serial = page.get(4..)?;
-        Some(clean(&String::from_utf8_lossy(serial))).filter(|serial| !serial.is_empty())
-    });
-    let usb = std::fs::canonicalize(dir).ok().and_then(|path| {
-        let device = path.ancestors().find(|dir| dir.join("idVendor").exists())?.to_owned();
-        line(&device.join("serial"))
-    });
-    let mut serials = Vec::new();
-    for serial in
-        [line(&dir.join("serial")), line(&dir.join("device/serial")), page, usb].into_iter().flatten()
-    {
-        if !serials.contains(&serial) {
-            serials.push(serial);
-        }
-    }
-    serials
-}
-
-/// A file of one line, without blanks around it. None where it is missing or empty.
-fn line(path: &Path) -> Option<String> {
-    let bytes = std::fs::read(path).ok()?;
-    Some(clean(&String::from_utf8_lossy(&bytes))).filter(|text| !text.is_empty())
-}
-
-fn clean(text: &str) -> String {
-    text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned()
-}
-
-fn number(path: &Path) -> Option<u64> {
-    line(path)?.parse().ok()
 }
 
 /// One candidate for a list: the drive, or one of its partitions.

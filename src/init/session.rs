@@ -289,7 +289,7 @@ fn dev(pick: &Pick<'_>) -> String {
 /// Makes the kernel refuse writes to the source, whoever they come from.
 fn protect(source: &Pick<'_>) {
     let path = source.part.path();
-    match File::open(&path).and_then(|device| sys::set_read_only(&device)) {
+    match File::open(&path).and_then(|device| sys::set_read_only(&device, true)) {
         Ok(()) => log::info!("{}: read-only from here on", path.display()),
         // Nothing here opens it for writing in any case.
         Err(cause) => log::warn!("{}: cannot be set read-only: {cause}", path.display()),

@@ -8,13 +8,16 @@ use std::io;
 
 pub mod buffer;
 pub mod disk;
+pub mod identity;
 pub mod mounts;
 pub mod raw;
 pub mod remote;
 pub mod stash;
 pub mod store;
 pub mod stream;
+pub mod sysfs;
 pub mod target;
+pub mod tuning;
 
 /// Something that can be read at any position: a disk, a partition, a file that holds one.
 pub trait Source: Sync {

@@ -7,8 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Unit of sizes and positions in sysfs, in bytes.
-const SYSFS_SECTOR: u64 = 512;
+use super::sysfs::{self, Sysfs};
 
 /// Devices that may lie on each other: more than anybody stacks.
 const MAX_DEPTH: u32 = 16;
@@ -58,8 +57,7 @@ impl Place {
         if depth == MAX_DEPTH {
             return;
         }
-        let sysfs = sysfs_dir(no);
-        let number = |name: &str| std::fs::read_to_string(sysfs.join(name)).ok()?.trim().parse::<u64>().ok();
+        let folder = Sysfs::default().link_of(no);
         // The layer's bytes as they lie on the one below, which holds `len` of them from `offset` on.
         let below = |id, offset: u64, len: Option<u64>| {
             let end = len.map_or(u64::MAX, |len| offset.saturating_add(len));
@@ -70,18 +68,20 @@ impl Place {
                 is_vague: layer.is_vague,
             }
         };
-        if sysfs.join("partition").exists() {
+        if sysfs::is_partition(&folder) {
             // A partition's directory lies in its disk's.
-            if let Some(disk) = device_no_in(&sysfs.join("../dev")) {
-                let [start, size] =
-                    ["start", "size"].map(|name| number(name).map(|n| n.saturating_mul(SYSFS_SECTOR)));
+            if let Some(disk) = device_no_in(&folder.join("../dev")) {
+                let [start, size] = ["start", "size"].map(|name| sysfs::bytes(&folder.join(name)));
                 self.descend(below(Id::Device(disk), start.unwrap_or(0), size), depth + 1);
             }
-        } else if let Some(file) = backing_file(&sysfs) {
-            let limit = number("loop/sizelimit").filter(|limit| *limit != 0);
-            self.descend(below(file, number("loop/offset").unwrap_or(0), limit), depth + 1);
+        } else if let Some(file) = backing_file(&folder) {
+            let limit = sysfs::number(&folder.join("loop/sizelimit")).filter(|limit| *limit != 0);
+            self.descend(
+                below(file, sysfs::number(&folder.join("loop/offset")).unwrap_or(0), limit),
+                depth + 1,
+            );
         }
-        for slave in std::fs::read_dir(sysfs.join("slaves")).into_iter().flatten().flatten() {
+        for slave in std::fs::read_dir(folder.join("slaves")).into_iter().flatten().flatten() {
             if let Some(no) = device_no_in(&slave.path().join("dev")) {
                 let id = Id::Device(no);
                 self.descend(Layer { id, start: 0, end: u64::MAX, is_vague: true }, depth + 1);
@@ -107,15 +107,10 @@ fn id_of(metadata: &Metadata) -> Option<Id> {
 }
 
 /// The file or device behind a loop device.
-fn backing_file(sysfs: &Path) -> Option<Id> {
-    let name = std::fs::read(sysfs.join("loop/backing_file")).ok()?;
+fn backing_file(folder: &Path) -> Option<Id> {
+    let name = std::fs::read(folder.join("loop/backing_file")).ok()?;
     let path = PathBuf::from(std::ffi::OsString::from_vec(name.trim_ascii_end().to_vec()));
     id_of(&std::fs::metadata(path).ok()?)
-}
-
-fn sysfs_dir(no: u64) -> PathBuf {
-    let (major, minor) = (nix::sys::stat::major(no), nix::sys::stat::minor(no));
-    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
 }
 
 /// The device number in a sysfs `dev` file.

@@ -2,9 +2,15 @@
 
 use std::path::Path;
 
+use ntfsrescue::io::disk::Disk;
+use ntfsrescue::io::identity::Known;
+use ntfsrescue::io::tuning::Tuning;
+
 use crate::edit::Editor;
 use crate::metadata::parse;
-use crate::tools::{Loop, assert_same, assert_same_up_to, len, noise, ntfsclone, ours, shell, text};
+use crate::tools::{
+    Loop, assert_same, assert_same_up_to, len, noise, ntfsclone, ours, shell, text, wait_for,
+};
 use crate::volumes::{Mounted, Place, fill, format, given, mkntfs, small_volume};
 
 const SIZE: u64 = 24 << 20;
@@ -305,4 +311,39 @@ fn given_volumes_on_a_device() {
         ours(["-q", "-f", "-s", "-O", text(&wanted), text(&target)]).ok();
         assert_same(&image, &wanted);
     }
+}
+
+#[test]
+fn a_disk_is_read_only_while_it_is_rescued() {
+    let place = Place::new();
+    noisy(&place.at("disk"), SIZE);
+    let disk = Loop::attach(&place.at("disk"), 512);
+    let flag = || shell(&format!("blockdev --getro {}", text(&disk.0))).ok().stdout;
+    for before in ["0\n", "1\n"] {
+        let tuning = Tuning::apply(&Disk::open(&disk.0).unwrap());
+        assert_eq!(flag(), "1\n");
+        tuning.restore();
+        assert_eq!(flag(), before);
+        shell(&format!("blockdev --setro {}", text(&disk.0))).ok();
+    }
+    // The kernel keeps this for the device's next user.
+    shell(&format!("blockdev --setrw {}", text(&disk.0))).ok();
+    drop(Tuning::apply(&Disk::open(&place.at("disk")).unwrap()));
+}
+
+#[test]
+fn a_loop_device_is_known_until_it_is_detached() {
+    let place = Place::new();
+    noisy(&place.at("disk"), SIZE);
+    let disk = Loop::attach(&place.at("disk"), 512);
+    let path = disk.0.clone();
+    let known = Known::of(&Disk::open(&path).unwrap());
+    assert_eq!((known.disk.serial.as_str(), known.disk.size, known.start, known.size), ("", SIZE, 0, SIZE));
+    assert_eq!(known.find_again(), Some(path));
+    drop(disk);
+    // The kernel waits for whoever else has it open for a moment.
+    wait_for("the device to be detached", || known.find_again().is_none());
+    // Under the same name, and of the same size, but attached anew.
+    let _again = Loop::attach(&place.at("disk"), 512);
+    assert_eq!(known.find_again(), None);
 }
