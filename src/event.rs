@@ -75,6 +75,8 @@ pub enum Event<'a> {
         /// All there is.
         total: u64,
     },
+    /// A read, or the disk itself, has been waited for so long.
+    Waiting(Duration),
     /// How a rescue stands.
     Rescuing(Standing),
     /// How many clusters will be copied, without the extra one.

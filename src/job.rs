@@ -188,7 +188,12 @@ impl Job {
             (None, None) => None,
         };
         if let Some(map) = args.finish {
-            return Job::finish(map, source, target.is_some() || args.save_image || args.restore_image, args.quiet);
+            return Job::finish(
+                map,
+                source,
+                target.is_some() || args.save_image || args.restore_image,
+                args.quiet,
+            );
         }
         // Options that only a rescue out of order knows.
         let of_rescue = [

@@ -66,6 +66,8 @@ pub struct Reporter {
 struct State {
     /// When the last progress line was written, if the stage has one.
     progress_at: Option<Instant>,
+    /// When it was last told that the disk does not answer.
+    waiting_at: Option<Instant>,
     /// Bytes that were rescued then.
     rescued: Option<u64>,
     /// The stage has told that it is complete.
@@ -202,6 +204,24 @@ impl Reporter {
     }
 }
 
+/// A read that takes longer is told of.
+const LONG_READ: Duration = Duration::from_secs(2);
+
+impl Reporter {
+    /// Tells that the disk does not answer, as often as of progress.
+    fn waiting(&self, state: &mut State, time: Duration) {
+        let on_terminal = self.channel.is_terminal();
+        let interval = if on_terminal { Duration::from_secs(1) } else { LOG_INTERVAL };
+        if self.quiet || time < LONG_READ || state.waiting_at.is_some_and(|at| at.elapsed() < interval) {
+            return;
+        }
+        state.waiting_at = Some(Instant::now());
+        state.line_open = on_terminal;
+        let end = if on_terminal { "\x1b[K\r" } else { "\n" };
+        self.put(state, format_args!("waiting for the disk for {}", Time(time)), end);
+    }
+}
+
 /// What a pass does, in a word.
 pub fn pass_name(pass: Pass) -> &'static str {
     match pass {
@@ -249,6 +269,7 @@ impl Observer for Reporter {
     fn tell(&self, event: Event<'_>) {
         self.with_state(|state| match event {
             Event::Progress { done, total } => self.progress(state, done, total),
+            Event::Waiting(time) => self.waiting(state, time),
             Event::Rescuing(standing) => self.rescuing(state, &standing),
             Event::Lost { pos, len } => match &mut state.lost {
                 Some(lost) if lost.end() == pos => lost.len += len,

@@ -11,9 +11,10 @@ use crate::event::{Event, Observer, Phase};
 use crate::image::{self, ImageError, ImageReader, ImageSink};
 use crate::io::disk::{Disk, OpenError};
 use crate::io::mounts::{Place, mounts_of};
+use crate::io::store::LocalStore;
 use crate::io::stream::DrySink;
 use crate::io::target::{Room, Target, TargetError, TargetName};
-use crate::io::{Loss, ReadError, Sink, WriteError};
+use crate::io::{Loss, ReadError, Sink, Source, WriteError};
 use crate::job::{Action, Job, MetadataOnly, SourceName};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::ntfs::metadata::Collector;
@@ -22,8 +23,12 @@ use crate::ntfs::shutdown::{has_unclean_log, is_hibernated};
 use crate::ntfs::wipe::Wiping;
 use crate::ntfs::{self, Tolerance, Volume};
 use crate::plan::Plan;
+use crate::rescue::frozen::{self, Form, FrozenError};
+use crate::rescue::mapstore::MapError;
 use crate::serial::{NewSerial, SerialFeed};
 use crate::units::Geometry;
+
+mod rescue;
 
 /// Bytes of an image that are read at once.
 const IMAGE_READ: usize = 256 << 10;
@@ -76,6 +81,93 @@ pub enum RunError {
     /// The target could not be finished.
     #[error(transparent)]
     Finish(#[from] WriteError),
+    /// The map of a rescue cannot be read or kept.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The plan of a rescue cannot be read or kept.
+    #[error(transparent)]
+    Plan(#[from] FrozenError),
+    /// A map without its plan.
+    #[error("the map '{}' has lost its plan '{}': without it nobody knows where things are in the target", .0.display(), frozen::path_of(.0).display())]
+    NoPlan(PathBuf),
+    /// No map where one is wanted.
+    #[error("there is no map '{}'", .0.display())]
+    NoMap(PathBuf),
+    /// A map of ddrescue's, but an image is wanted.
+    #[error("the map '{}' is ddrescue's and goes with a raw clone; an image needs a map of its own", .0.display())]
+    ForeignMap(PathBuf),
+    /// What is there is not what the map is about.
+    #[error("this is not the {what} of the map: found {found}, wanted {wanted}")]
+    OtherThanMap {
+        /// What differs.
+        what: &'static str,
+        /// What is there.
+        found: String,
+        /// What the map names.
+        wanted: String,
+    },
+    /// A file beside the target cannot be written.
+    #[error("cannot write the {what} '{}': {cause}", path.display())]
+    SideFile {
+        /// What it is.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+impl RunError {
+    /// Did the target fail, or has it no more room?
+    pub fn is_of_target(&self) -> bool {
+        let cause = match self {
+            RunError::Copy { cause } => matches!(cause, CopyError::Write(_)),
+            RunError::Target(cause) => matches!(cause, TargetError::Write(_)),
+            RunError::Finish(_) => true,
+            _ => false,
+        };
+        cause
+    }
+
+    /// Has the source gone away?
+    pub fn is_of_gone_disk(&self) -> bool {
+        let read = match self {
+            RunError::Copy { cause } => cause.read(),
+            RunError::Ntfs { cause } => cause.read(),
+            _ => None,
+        };
+        read.is_some_and(|read| read.loss() == Loss::Gone)
+    }
+}
+
+/// How a job that did what it could came to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// All was tried.
+    #[default]
+    Complete,
+    /// The disk went away.
+    Gone,
+    /// What it might cost is used up.
+    Budget,
+    /// Whoever watches asked it to end; the same job goes on where it stopped.
+    Interrupted,
+}
+
+/// What came of a job that did what it could.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is lost.
+    pub losses: Losses,
+    /// Why it ended.
+    pub ending: Ending,
+}
+
+impl From<Losses> for Outcome {
+    fn from(losses: Losses) -> Outcome {
+        Outcome { losses, ending: Ending::Complete }
+    }
 }
 
 /// What to do about a disk that does not give what is there.
@@ -106,17 +198,19 @@ impl Losses {
 }
 
 /// Does the job. Every check comes before the first byte is written.
-pub fn run(job: &Job, observer: &dyn Observer) -> Result<Losses, RunError> {
+pub fn run(job: &Job, observer: &dyn Observer) -> Result<Outcome, RunError> {
     match &job.action {
-        Action::Clone(target) => copy_volume(job, target, false, observer),
-        Action::Save(target) => copy_volume(job, target, true, observer),
-        Action::Restore(target) => restore(job, target, observer),
+        Action::Clone(target) => copy_volume(job, target, Form::Clone, observer),
+        Action::Save(target) => copy_volume(job, target, Form::Image, observer),
+        Action::Restore(target) => Ok(restore(job, target, observer)?.into()),
+        Action::Domain => tell_domain(job, observer),
+        Action::Finish { map, target } => rescue::finish(map, target, observer),
         Action::Check => {
             let mut image = open_image(&job.source)?;
             observer.tell(Event::Image(&image.info));
             walk(&mut image, DrySink::new("standard output".into(), true), observer)?;
             observer.tell(Event::Note(format_args!("The image's structure is whole.")));
-            Ok(Losses::default())
+            Ok(Outcome::default())
         }
     }
 }
@@ -125,9 +219,27 @@ pub fn run(job: &Job, observer: &dyn Observer) -> Result<Losses, RunError> {
 fn copy_volume(
     job: &Job,
     target: &TargetName,
-    to_image: bool,
+    form: Form,
+    observer: &dyn Observer,
+) -> Result<Outcome, RunError> {
+    // Not where bytes must come in order, because the target wants them so or because they are changed on the way.
+    let in_order = job.metadata.is_some() || job.new_serial.is_some() || target.is_in_order();
+    if job.rescue && !in_order {
+        let outcome = rescue::rescue_volume(job, target, form, observer)?;
+        tell_losses(&outcome.losses, false, observer);
+        return Ok(outcome);
+    }
+    Ok(copy_in_order(job, target, form, observer)?.into())
+}
+
+/// Saves or clones from front to back.
+fn copy_in_order(
+    job: &Job,
+    target: &TargetName,
+    form: Form,
     observer: &dyn Observer,
 ) -> Result<Losses, RunError> {
+    let to_image = form == Form::Image;
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
     let target = Target::examine(target, Some(path))?;
@@ -195,7 +307,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn tell_space(&self, nr_used: u64) {
-        self.observer.tell(Event::SpaceInUse { nr_used, geometry: self.geometry });
+        tell_space(nr_used, self.geometry, self.observer);
     }
 
     /// Copies all that `feed` has, which is what `plan` names.
@@ -357,6 +469,23 @@ fn tell_of_missing_extra<R: Read>(image: &ImageReader<R>, observer: &dyn Observe
     if image.lacks_extra() {
         observer.tell(Event::Warning(format_args!("the image holds no backup boot sector")));
     }
+}
+
+fn tell_space(nr_used: u64, geometry: Geometry, observer: &dyn Observer) {
+    observer.tell(Event::SpaceInUse { nr_used, geometry });
+}
+
+/// Writes which bytes of a volume are in use, and nothing else.
+fn tell_domain(job: &Job, observer: &dyn Observer) -> Result<Outcome, RunError> {
+    let disk = Disk::open(job.source.path().unwrap_or(Path::new("-")))?;
+    let tolerance = Tolerance { bad_areas: job.rescue, damage: job.rescue };
+    let volume = Volume::open(&disk, tolerance, observer)?;
+    observer.tell(Event::Volume(&volume.info));
+    let usage = scan(&volume, tolerance, None, observer)?;
+    let plan = Plan::new(volume.info.geometry, usage.used, usage.nr_used);
+    tell_space(plan.nr_used, plan.geometry, observer);
+    rescue::write_domain_out(job, &LocalStore, &plan, disk.len())?;
+    Ok(Outcome::default())
 }
 
 fn tell_losses(losses: &Losses, metadata_only: bool, observer: &dyn Observer) {

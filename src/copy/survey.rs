@@ -27,6 +27,8 @@ pub fn sizes_of(source: &dyn Source) -> Sizes {
 /// A failing source, and what is known about it.
 pub struct Survey<'a> {
     source: &'a dyn Source,
+    /// What an earlier run has read, which is never asked of the source again.
+    in_target: Option<&'a dyn Source>,
     observer: &'a dyn Observer,
     sizes: Sizes,
     found: Mutex<Found>,
@@ -39,18 +41,20 @@ pub struct Found {
     pub areas: Areas,
     /// What was read.
     pub stash: Stash,
-    /// Reads that have failed.
-    pub nr_errors: u64,
     /// Is what is read kept?
     keeps: bool,
 }
 
 impl<'a> Survey<'a> {
-    /// Nothing is known yet. `unit` is that of [`Areas`].
-    pub fn new(source: &'a dyn Source, unit: u64, observer: &'a dyn Observer) -> Survey<'a> {
-        let areas = Areas::new(source.len(), unit);
-        let found = Found { areas, stash: Stash::default(), nr_errors: 0, keeps: true };
-        Survey { source, observer, sizes: sizes_of(source), found: Mutex::new(found) }
+    /// What `areas` calls finished is in `in_target`, if there is one.
+    pub fn new(
+        source: &'a dyn Source,
+        areas: Areas,
+        in_target: Option<&'a dyn Source>,
+        observer: &'a dyn Observer,
+    ) -> Survey<'a> {
+        let found = Found { areas, stash: Stash::default(), keeps: true };
+        Survey { source, in_target, observer, sizes: sizes_of(source), found: Mutex::new(found) }
     }
 
     /// What was found.
@@ -103,7 +107,6 @@ impl<'a> Survey<'a> {
                 found.stash.put(range.pos, data);
             }
         };
-        found.nr_errors += rescue.nr_errors();
         found.areas = rescue.into_areas();
         result
     }
@@ -123,6 +126,9 @@ impl<'a> Survey<'a> {
                 _ => {}
             }
         }
+        if let Some(in_target) = self.in_target.filter(|_| found.areas.is_finished(range)) {
+            return in_target.read_at(range.pos, buf);
+        }
         match self.source.read_at(range.pos, buf) {
             Ok(()) => {
                 found.areas.set(range, State::Finished);
@@ -133,7 +139,6 @@ impl<'a> Survey<'a> {
             }
             Err(error) => {
                 if error.loss() == Loss::BadArea {
-                    found.nr_errors += 1;
                     found.areas.set(range, if is_sector { State::Bad } else { State::NonTrimmed });
                 }
                 Err(error)

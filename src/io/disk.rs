@@ -108,6 +108,11 @@ impl Disk {
         &self.file
     }
 
+    /// Is it a block device?
+    pub fn is_device(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
+    }
+
     /// One read as the system takes it.
     fn read_exact(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         self.file.read_exact_at(buf, pos).map_err(|cause| ReadError { pos, len: buf.len(), cause })

@@ -35,6 +35,15 @@ pub enum TargetName {
     Stdout,
 }
 
+impl TargetName {
+    /// Must bytes be written there from front to back?
+    pub fn is_in_order(&self) -> bool {
+        let (TargetName::New(path) | TargetName::Replace(path)) = self else { return true };
+        let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
+        kind.is_ok_and(|kind| !kind.is_file() && !kind.is_block_device() && !kind.is_dir())
+    }
+}
+
 /// Why a target is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -338,7 +347,8 @@ impl Target {
             Kind::Device { file, .. } => file.try_clone().map_err(|cause| self.system("open", cause))?,
             Kind::New if !resumes => self.open_file()?,
             Kind::New | Kind::File => {
-                let path = if matches!(self.kind, Kind::New) { part_of(&self.path) } else { self.path.clone() };
+                let path =
+                    if matches!(self.kind, Kind::New) { part_of(&self.path) } else { self.path.clone() };
                 let mut options = OpenOptions::new();
                 options.read(true).write(true).mode(MODE).create(!resumes).truncate(!resumes);
                 options.open(path).map_err(|cause| self.system("open", cause))?
@@ -348,12 +358,19 @@ impl Target {
         Ok(match (form, &self.kind) {
             (Form::Image, _) => Box::new(PlacedImage::new(file, name, plan)?),
             (Form::Clone, Kind::Device { .. }) if resumes => Box::new(RawSink::resume(file, name, geometry)),
-            (Form::Clone, Kind::Device { size, .. }) => Box::new(RawSink::device(file, name, *size, geometry)?),
+            (Form::Clone, Kind::Device { size, .. }) => {
+                Box::new(RawSink::device(file, name, *size, geometry)?)
+            }
             (Form::Clone, _) => Box::new(RawSink::file(file, name, geometry)),
         })
     }
 
-    /// The target's size and device number, if it is a device.
+    /// Where its bytes are, now.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The target's size and the open device, if it is one.
     pub fn device(&self) -> Option<(u64, &File)> {
         match &self.kind {
             Kind::Device { file, size } => Some((*size, file)),

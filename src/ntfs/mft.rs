@@ -6,6 +6,7 @@ use super::record::{Fault, Record, fix, mft_no_of};
 use super::runs::RunList;
 use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
+use crate::extent::{ClusterSet, Extent};
 use crate::io::{ReadError, Source};
 use crate::units::{Geometry, Lcn};
 
@@ -29,7 +30,7 @@ pub struct Mft {
 }
 
 /// Records that `$MFTMirr` has copies of: those before this one.
-const NR_MIRRORED: u64 = 4;
+pub const NR_MIRRORED: u64 = 4;
 
 /// The value of an attribute, however many records describe it.
 #[derive(Debug)]
@@ -183,6 +184,24 @@ impl Mft {
     /// The first byte of a record on the volume.
     pub fn record_pos(&self, mft_no: u64) -> Option<u64> {
         self.runs.locate(&self.geometry, mft_no.checked_mul(self.record_size as u64)?)?.0
+    }
+
+    /// The first byte of a record's copy in `$MFTMirr`, if there is one and it may stand in.
+    pub fn mirror_pos(&self, mft_no: u64) -> Option<u64> {
+        let pos = self.mirror_pos.filter(|_| mft_no < NR_MIRRORED)?;
+        Some(pos + mft_no * self.record_size as u64)
+    }
+
+    /// The clusters that hold records.
+    pub fn clusters(&self) -> ClusterSet {
+        let cluster_size = u64::from(self.geometry.cluster_size);
+        let nr_clusters = (self.nr_records * self.record_size as u64).div_ceil(cluster_size);
+        let mut clusters = ClusterSet::new(self.geometry.nr_clusters);
+        for run in self.runs.runs() {
+            let Some(extent) = run.extent().filter(|_| run.vcn.0 < nr_clusters) else { continue };
+            clusters.insert_extent(Extent { lcn: extent.lcn, len: extent.len.min(nr_clusters - run.vcn.0) });
+        }
+        clusters
     }
 
     /// Fills `buf` with the records from `mft_no` on, as they lie on disk.

@@ -1,0 +1,592 @@
+//! Rescues a volume from a failing disk to a file or device: in any order, with a map, and on after it has ended.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{
+    Losses, Outcome, RunError, refuse_writable_mount, tell_space, warn_of_sector_size, warn_of_shutdown,
+};
+use crate::copy::rescue::{Ending, Keeper, Meter, pump};
+use crate::copy::survey::{Survey, sizes_of};
+use crate::event::{Event, Observer, Phase};
+use crate::extent::{ByteRange, ClusterSet};
+use crate::image;
+use crate::io::disk::Disk;
+use crate::io::identity::Known;
+use crate::io::remote::Wait;
+use crate::io::stash::Stash;
+use crate::io::store::{LocalStore, Store};
+use crate::io::target::{Mapped, Room, Target, TargetName};
+use crate::io::{PlacedSink, Source};
+use crate::job::Job;
+use crate::ntfs::attr::types;
+use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
+use crate::ntfs::mft::Value;
+use crate::ntfs::scan::scan;
+use crate::ntfs::volume::backup_boot_sector;
+use crate::ntfs::{Error, Tolerance, Volume, mft_no};
+use crate::plan::Plan;
+use crate::rescue::frozen::{self, Facts, Form};
+use crate::rescue::mapfile::{DiskId, Head, Identity, Phase as MapPhase, write_domain};
+use crate::rescue::mapstore::{MapError, MapStore};
+use crate::rescue::passes::{End, Pass};
+use crate::rescue::{Area, Areas, Domain, Rescue, State};
+
+mod complete;
+mod source;
+
+pub(super) use complete::finish;
+use complete::{Unfinished, complete};
+use source::Opened;
+
+/// Time between two looks for a disk that has gone away.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Bad areas that are told one by one; the report has all of them.
+const MAX_TOLD: usize = 100;
+
+/// What is known when copying begins.
+struct Begun {
+    plan: Plan,
+    facts: Facts,
+    areas: Areas,
+    /// What was read already and has a place now.
+    stash: Stash,
+    /// Files that come first, then the indexes on the way to them.
+    first: Vec<ClusterSet>,
+    /// Structures that could not be used.
+    nr_damaged: u64,
+}
+
+/// Rescues a volume to a target that is written in any order.
+pub(super) fn rescue_volume(
+    job: &Job,
+    name: &TargetName,
+    form: Form,
+    observer: &dyn Observer,
+) -> Result<Outcome, RunError> {
+    let start = Instant::now();
+    let path = job.source.path().unwrap_or(Path::new("-"));
+    refuse_writable_mount(path)?;
+    let store = LocalStore;
+    let (map, earlier) = match &job.how.map {
+        None => (None, None),
+        Some(file) => {
+            let (map, earlier) = MapStore::open(&store, file)?;
+            (Some(map), earlier)
+        }
+    };
+    let mapped = match (&map, &earlier) {
+        (None, _) => Mapped::No,
+        (Some(_), None) => Mapped::New,
+        (Some(_), Some(_)) => Mapped::Resumed,
+    };
+    let target = Target::examine_mapped(name, Some(path), mapped)?;
+    let disk = Disk::open(path)?;
+    let known = Known::of(&disk);
+    let max_time = job.how.budget.max_time;
+    let ask = |waiting: Duration| {
+        observer.tell(Event::Waiting(waiting));
+        let is_over = observer.wants_stop() || max_time.is_some_and(|max| start.elapsed() >= max);
+        if is_over { Wait::Stop } else { Wait::Go }
+    };
+    let mut opened = Opened::new(disk, &ask);
+    let target_disk = target.device().map(|(size, file)| DiskId { serial: serial_of(file), size });
+
+    // What an earlier run has decided stands, what it has read is in the target.
+    let thawed = match (&job.how.map, &earlier) {
+        (Some(file), Some(earlier)) if earlier.generation.is_some() => Some(
+            frozen::thaw(&store, &frozen::path_of(file))?.ok_or_else(|| RunError::NoPlan(file.clone()))?,
+        ),
+        _ => None,
+    };
+    let begun = match (thawed, &map) {
+        (Some((plan, facts)), Some(map)) => {
+            let identity = earlier.as_ref().and_then(|earlier| earlier.head.identity.as_ref());
+            check_same(identity, &facts, form, &known, target_disk.as_ref(), &opened)?;
+            let areas = areas_of(map, opened.len(), plan.geometry.cluster_size)?;
+            observer.tell(Event::Note(format_args!("Going on where the map says.")));
+            tell_space(plan.nr_used, plan.geometry, observer);
+            Begun { plan, facts, areas, stash: Stash::default(), first: Vec::new(), nr_damaged: 0 }
+        }
+        (_, map) => {
+            let foreign = map.as_ref().filter(|_| earlier.is_some());
+            if foreign.is_some() && form == Form::Image {
+                return Err(RunError::ForeignMap(job.how.map.clone().unwrap_or_default()));
+            }
+            let (areas, in_target) = match foreign {
+                None => (Areas::new(opened.len(), SURVEY_UNIT.into()), None),
+                Some(map) => (areas_of(map, opened.len(), SURVEY_UNIT)?, Some(Disk::open(target.path())?)),
+            };
+            let begun = begin(form, &opened, areas, in_target.as_ref(), &target, observer)?;
+            if let Some(file) = &job.how.map {
+                frozen::freeze(&store, &frozen::path_of(file), &begun.plan, &begun.facts)?;
+            }
+            begun
+        }
+    };
+    let Begun { plan, facts, areas, stash, first, nr_damaged } = begun;
+    write_domain_out(job, &store, &plan, opened.len())?;
+
+    let mut sink = target.open_placed(&plan, form)?;
+    let all_clusters = whole_of(&plan, job.how.whole);
+    let mut rescue = Rescue::new(areas, opened.len(), sizes_of(&opened), job.how.budget);
+    let domains = domains_of(&plan, &first, all_clusters.as_ref());
+    let indexes: Vec<_> = domains.iter().map(|domain| rescue.add_domain(*domain)).collect();
+    rescue.add_all(&indexes, job.how.retries);
+    let domain = domains.last().copied().unwrap_or_else(|| plan.domain());
+    put_held(&facts, &plan, sink.as_mut())?;
+    place(&stash, &plan, rescue.areas_mut(), sink.as_mut(), mapped)?;
+    drop(stash);
+
+    let mut keeper = MapKeeper {
+        map,
+        head: Head {
+            pos: 0,
+            phase: MapPhase::Copying,
+            pass: 1,
+            identity: Some(Identity {
+                disk: DiskId { serial: known.disk.serial.clone(), size: known.disk.size },
+                volume_serial: facts.volume_serial,
+                target: target_disk,
+            }),
+        },
+        domain,
+        len: opened.len(),
+        unkept: unkept(&facts, &plan),
+    };
+    let total = domain.ranges().map(|range| range.len).sum();
+    let rescued = finished_in(&domain, rescue.areas());
+    let mut meter = Meter::new(start, total, rescued, job.how.map_interval);
+    observer.tell(Event::Phase(Phase::Rescue));
+    let ending = loop {
+        let ending = pump(&mut rescue, &opened, sink.as_mut(), &mut keeper, &mut meter, observer)
+            .inspect_err(|_| tell_what_is_left(job, &target, observer))?;
+        if ending != Ending::End(End::Gone) {
+            break ending;
+        }
+        opened.close();
+        let Some(disk) = come_back(job, &known, path, &facts, observer) else { break ending };
+        opened = Opened::new(disk, &ask);
+        rescue.revive();
+    };
+    drop(opened);
+
+    if ending == Ending::Stopped {
+        if job.how.map.is_none() {
+            tell_what_is_left(job, &target, observer);
+            return Err(crate::copy::CopyError::Stopped.into());
+        }
+        observer.tell(Event::Note(format_args!("Interrupted: the same command goes on where this ended.")));
+        return Ok(Outcome {
+            losses: Losses { bytes: 0, structures: nr_damaged },
+            ending: super::Ending::Interrupted,
+        });
+    }
+    tell_lost(&domain, rescue.areas(), observer);
+    let unfinished =
+        Unfinished { plan: &plan, facts: &facts, domain, areas: rescue.areas(), repairs: job.how.repair };
+    let completed = complete(&unfinished, sink.as_mut(), observer)
+        .inspect_err(|_| tell_what_is_left(job, &target, observer))?;
+    keeper.conclude(&rescue)?;
+    target.publish()?;
+    Ok(Outcome {
+        losses: Losses { bytes: completed.marked, structures: nr_damaged },
+        ending: match ending {
+            Ending::End(End::Complete) | Ending::Stopped => super::Ending::Complete,
+            Ending::End(End::Gone) => super::Ending::Gone,
+            Ending::End(End::Errors | End::Time) => super::Ending::Budget,
+        },
+    })
+}
+
+/// Bytes for a bit of [`Areas`] before the cluster size is known.
+const SURVEY_UNIT: u32 = 4096;
+
+/// Reads what makes the rest readable, and decides what is copied.
+fn begin(
+    form: Form,
+    source: &dyn Source,
+    areas: Areas,
+    in_target: Option<&Disk>,
+    target: &Target,
+    observer: &dyn Observer,
+) -> Result<Begun, RunError> {
+    observer.tell(Event::Phase(Phase::Survey));
+    let in_target = in_target.map(|disk| disk as &dyn Source);
+    let survey = Survey::new(source, areas, in_target, observer);
+    let tolerance = Tolerance::RESCUE;
+    let volume = Volume::open(&survey, tolerance, observer)?;
+    let geometry = volume.info.geometry;
+    observer.tell(Event::Volume(&volume.info));
+    if volume.info.is_dirty {
+        observer.tell(Event::Warning(format_args!("the volume is marked dirty; it is copied as it is")));
+    }
+    if form == Form::Clone {
+        warn_of_sector_size(target, volume.info.sector_size, observer);
+    }
+    let _backup = backup_boot_sector(&survey);
+    read_ahead(&survey, &volume)?;
+    let usage = scan(&volume, tolerance, None, observer)?;
+    warn_of_shutdown(&volume, &usage, observer);
+    if observer.wants_stop() {
+        return Err(Error::Stopped.into());
+    }
+    let nr_damaged = volume.nr_damaged + usage.nr_damaged;
+    let (sector_size, volume_serial) = (volume.info.sector_size, volume.info.serial);
+    let plan = Plan::new(geometry, usage.used, usage.nr_used);
+    tell_space(plan.nr_used, geometry, observer);
+    let room = match form {
+        Form::Image => {
+            let image = image::encoded_len(&geometry, plan.nr_used, plan.nr_gaps());
+            Room { length: image, content: image }
+        }
+        Form::Clone => Room { length: geometry.written_end(), content: plan.total_bytes() },
+    };
+    target.require(room)?;
+    let found = survey.into_found();
+    let held = |range: ByteRange| {
+        let mut bytes = vec![0; range.len as usize];
+        (form == Form::Clone && range.len > 0 && found.stash.get(range.pos, &mut bytes)).then_some(bytes)
+    };
+    let facts = Facts {
+        form,
+        sector_size,
+        volume_serial,
+        volume_pos: 0,
+        boot_sector: held(boot_range(&plan)),
+        extra_cluster: held(extra_range(&plan)),
+    };
+    let areas = found.areas.with_unit(source.len(), geometry.cluster_size.into());
+    Ok(Begun { plan, facts, areas, stash: found.stash, first: Vec::new(), nr_damaged })
+}
+
+/// Reads `$MFT` and `$Bitmap` as far as that goes without fighting, so that their parsers find all in memory.
+fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> {
+    let geometry = &volume.info.geometry;
+    let healthy = [Pass::Forward, Pass::Down, Pass::Up];
+    let trimmed = [Pass::Forward, Pass::Down, Pass::Up, Pass::Trim { last: false }];
+    let read = |clusters: &ClusterSet, passes: &[Pass]| {
+        let nothing = ByteRange { pos: 0, len: 0 };
+        let domain = Domain::new(clusters, geometry.cluster_size.into(), nothing);
+        survey.read_ahead(domain, passes).map_err(Error::from)
+    };
+    read(&volume.mft.clusters(), &healthy)?;
+    // A bit that is not known means a cluster copied in vain, and a sector has thousands of them.
+    for (mft_no, kind) in [(mft_no::BITMAP, types::DATA), (mft_no::MFT, types::BITMAP)] {
+        if let Ok(Some(Value::Stream(bitmap))) = volume.mft.value(survey, mft_no, kind, &[]) {
+            let mut clusters = ClusterSet::new(geometry.nr_clusters);
+            bitmap.runs.runs().iter().filter_map(|run| run.extent()).for_each(|extent| {
+                clusters.insert_extent(extent);
+            });
+            read(&clusters, &trimmed)?;
+        }
+    }
+    Ok(())
+}
+
+/// The boot sector's bytes on the volume.
+fn boot_range(plan: &Plan) -> ByteRange {
+    ByteRange { pos: 0, len: plan.geometry.device_size.min(BOOT_SECTOR_LEN as u64) }
+}
+
+/// The extra cluster's bytes, of which there may be none.
+fn extra_range(plan: &Plan) -> ByteRange {
+    ByteRange { pos: plan.geometry.volume_size(), len: plan.geometry.extra_len().into() }
+}
+
+/// Refuses to go on with another disk, volume or target than the map's.
+fn check_same(
+    identity: Option<&Identity>,
+    facts: &Facts,
+    form: Form,
+    known: &Known,
+    target: Option<&DiskId>,
+    source: &dyn Source,
+) -> Result<(), RunError> {
+    let differs = |what, found: String, wanted: String| Err(RunError::OtherThanMap { what, found, wanted });
+    if facts.form != form {
+        let name = |form| if form == Form::Image { "an image" } else { "a raw clone" }.to_string();
+        return differs("target", name(form), name(facts.form));
+    }
+    if let Some(Identity { disk, target: of_map, .. }) = identity {
+        let describe = |serial: &str, size| format!("serial number '{serial}', {size} bytes");
+        if (&disk.serial, disk.size) != (&known.disk.serial, known.disk.size) {
+            let found = describe(&known.disk.serial, known.disk.size);
+            return differs("disk", found, describe(&disk.serial, disk.size));
+        }
+        if of_map.as_ref() != target {
+            let name = |target: Option<&DiskId>| {
+                target.map_or("a file".into(), |disk| describe(&disk.serial, disk.size))
+            };
+            return differs("target", name(target), name(of_map.as_ref()));
+        }
+    }
+    match volume_serial(source) {
+        Some(serial) if serial != facts.volume_serial => {
+            differs("volume", format!("serial number {serial:016X}"), format!("{:016X}", facts.volume_serial))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The serial number of the volume that is there now, if that can be read.
+fn volume_serial(source: &dyn Source) -> Option<u64> {
+    let mut bytes = [0; BOOT_SECTOR_LEN];
+    source.read_at(0, &mut bytes).ok()?;
+    Some(BootSector::parse(&bytes).ok()?.serial)
+}
+
+fn serial_of(device: &std::fs::File) -> String {
+    let disk = device.try_clone().and_then(Disk::of);
+    disk.map(|disk| Known::of(&disk).disk.serial).unwrap_or_default()
+}
+
+/// What a map says about a source of `len` bytes.
+fn areas_of(map: &MapStore<'_>, len: u64, unit: u32) -> Result<Areas, RunError> {
+    let mut areas = Areas::new(len, unit.into());
+    map.visit(|Area { range, state }| {
+        // A map of ddrescue's may go beyond the source.
+        let end = range.end().min(len);
+        if state != State::NonTried && range.pos < end {
+            areas.set(ByteRange { pos: range.pos, len: end - range.pos }, state);
+        }
+    })?;
+    Ok(areas)
+}
+
+/// All clusters of the volume, if they are wanted.
+fn whole_of(plan: &Plan, whole: bool) -> Option<ClusterSet> {
+    whole.then(|| {
+        let mut all = ClusterSet::new(plan.geometry.nr_clusters);
+        all.insert_extent(crate::extent::Extent { lcn: crate::units::Lcn(0), len: u64::MAX });
+        all
+    })
+}
+
+/// What is to be read, in the order of its importance; the last holds all of it.
+fn domains_of<'d>(plan: &'d Plan, first: &'d [ClusterSet], whole: Option<&'d ClusterSet>) -> Vec<Domain<'d>> {
+    let cluster_size = u64::from(plan.geometry.cluster_size);
+    let nothing = ByteRange { pos: plan.geometry.device_size, len: 0 };
+    let first = first.iter().map(|clusters| Domain::new(clusters, cluster_size, nothing));
+    let whole = whole.map(|clusters| Domain::new(clusters, cluster_size, extra_range(plan)));
+    first.chain(std::iter::once(plan.domain())).chain(whole).collect()
+}
+
+/// Gives a clone what is held back to its end.
+fn put_held(facts: &Facts, plan: &Plan, sink: &mut dyn PlacedSink) -> Result<(), RunError> {
+    for (held, range) in [(&facts.boot_sector, boot_range(plan)), (&facts.extra_cluster, extra_range(plan))] {
+        if let Some(bytes) = held {
+            sink.put(range.pos, bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// The stretches of a clone that are held back and of which the plan does not know what they hold.
+fn unkept(facts: &Facts, plan: &Plan) -> [Option<ByteRange>; 2] {
+    let unless = |known: bool, range| (facts.form == Form::Clone && !known).then_some(range);
+    [
+        unless(facts.boot_sector.is_some(), boot_range(plan)),
+        unless(facts.extra_cluster.is_some(), extra_range(plan)),
+    ]
+}
+
+/// Puts what was read before there was a place for it. What was read then and not kept is to be read again.
+fn place(
+    stash: &Stash,
+    plan: &Plan,
+    areas: &mut Areas,
+    sink: &mut dyn PlacedSink,
+    mapped: Mapped,
+) -> Result<(), RunError> {
+    let mut buf = vec![0; crate::copy::survey::BLOCK as usize];
+    let mut missing = Vec::new();
+    for range in plan.domain().ranges() {
+        for area in areas.within(range).filter(|area| area.state == State::Finished) {
+            for piece in pieces(area.range) {
+                let data = buf.get_mut(..piece.len as usize).unwrap_or_default();
+                if stash.get(piece.pos, data) {
+                    sink.put(piece.pos, data)?;
+                } else if mapped != Mapped::Resumed {
+                    missing.push(piece);
+                }
+            }
+        }
+    }
+    missing.into_iter().for_each(|piece| areas.set(piece, State::NonTried));
+    Ok(())
+}
+
+/// A stretch in pieces of a block at most.
+fn pieces(range: ByteRange) -> impl Iterator<Item = ByteRange> {
+    let block = crate::copy::survey::BLOCK;
+    (range.pos / block..range.end().div_ceil(block)).map(move |no| {
+        let (pos, end) = ((no * block).max(range.pos), ((no + 1) * block).min(range.end()));
+        ByteRange { pos, len: end - pos }
+    })
+}
+
+fn finished_in(domain: &Domain<'_>, areas: &Areas) -> u64 {
+    let areas = domain.ranges().flat_map(|range| areas.within(range));
+    areas.filter(|area| area.state == State::Finished).map(|area| area.range.len).sum()
+}
+
+/// Writes which bytes are in use, if that is asked for.
+pub(super) fn write_domain_out(job: &Job, store: &dyn Store, plan: &Plan, len: u64) -> Result<(), RunError> {
+    let Some(path) = &job.domain_out else { return Ok(()) };
+    let written = store.write(path, &mut |out| write_domain(out, plan.ranges(), len));
+    written.map_err(|cause| RunError::SideFile { what: "domain map", path: path.clone(), cause })
+}
+
+/// Keeps the map, if there is one.
+struct MapKeeper<'k> {
+    map: Option<MapStore<'k>>,
+    head: Head,
+    domain: Domain<'k>,
+    len: u64,
+    /// What is held back and will not be known to the next run.
+    unkept: [Option<ByteRange>; 2],
+}
+
+impl MapKeeper<'_> {
+    fn write(&mut self, rescue: &Rescue<'_>, conclude: bool) -> Result<(), MapError> {
+        let Some(map) = &mut self.map else { return Ok(()) };
+        (self.head.phase, self.head.pass) = phase_of(rescue.pass());
+        self.head.pos = rescue.pos();
+        let blocks =
+            Blocks { areas: rescue.areas(), domain: self.domain, len: self.len, unkept: self.unkept, pos: 0 };
+        if conclude { map.conclude(&self.head, blocks) } else { map.save(&self.head, blocks) }
+    }
+
+    fn conclude(&mut self, rescue: &Rescue<'_>) -> Result<(), MapError> {
+        // The target is complete: what was held back is in it.
+        self.unkept = [None; 2];
+        self.write(rescue, true)
+    }
+}
+
+impl Keeper for MapKeeper<'_> {
+    fn keep(&mut self, rescue: &Rescue<'_>) -> Result<(), MapError> {
+        self.write(rescue, false)
+    }
+}
+
+/// ddrescue's name for a pass, and its number among those of this name.
+fn phase_of(pass: Option<Pass>) -> (MapPhase, u32) {
+    match pass {
+        Some(Pass::Forward) => (MapPhase::Copying, 1),
+        Some(Pass::Down) => (MapPhase::Copying, 2),
+        Some(Pass::Up) => (MapPhase::Copying, 3),
+        Some(Pass::Probe(_)) => (MapPhase::Copying, 4),
+        Some(Pass::Sweep) => (MapPhase::Copying, 5),
+        Some(Pass::Trim { .. }) => (MapPhase::Trimming, 1),
+        Some(Pass::Scrape { .. }) => (MapPhase::Scraping, 1),
+        Some(Pass::Retry) => (MapPhase::Retrying, 1),
+        None => (MapPhase::Finished, 1),
+    }
+}
+
+/// The whole source as a map has it: what is not wanted was not tried.
+#[derive(Clone)]
+struct Blocks<'a> {
+    areas: &'a Areas,
+    domain: Domain<'a>,
+    len: u64,
+    unkept: [Option<ByteRange>; 2],
+    pos: u64,
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = Area;
+
+    fn next(&mut self) -> Option<Area> {
+        let pos = self.pos;
+        if pos >= self.len {
+            return None;
+        }
+        let until = |end: u64, state| Area { range: ByteRange { pos, len: end - pos }, state };
+        let wanted = self.domain.next(pos);
+        let mut area = match wanted {
+            Some(wanted) if wanted.pos == pos => self.areas.within(wanted).next()?,
+            Some(wanted) => until(wanted.pos, State::NonTried),
+            None => until(self.len, State::NonTried),
+        };
+        for unkept in self.unkept.iter().flatten() {
+            if area.range.end() <= unkept.pos || pos >= unkept.end() {
+                continue;
+            }
+            area = if pos < unkept.pos {
+                until(unkept.pos, area.state)
+            } else {
+                let state = if area.state == State::Finished { State::NonTried } else { area.state };
+                until(area.range.end().min(unkept.end()), state)
+            };
+        }
+        self.pos = area.range.end();
+        Some(area)
+    }
+}
+
+/// Waits for a disk that has gone away, as long as was asked for.
+fn come_back(job: &Job, known: &Known, path: &Path, facts: &Facts, observer: &dyn Observer) -> Option<Disk> {
+    if job.how.reconnect.is_zero() {
+        return None;
+    }
+    observer.tell(Event::Warning(format_args!(
+        "the disk has gone; waiting {} s for it to come back",
+        job.how.reconnect.as_secs()
+    )));
+    let gone = Instant::now();
+    let mut told = None;
+    while gone.elapsed() < job.how.reconnect && !observer.wants_stop() {
+        observer.tell(Event::Waiting(gone.elapsed()));
+        if let Some(found) = known.find_again()
+            && let Ok(disk) = Disk::open(&found)
+            && disk.len() == known.size
+        {
+            match volume_serial(&disk) {
+                Some(serial) if serial != facts.volume_serial => {
+                    if told.replace(found.clone()) != Some(found.clone()) {
+                        observer.tell(Event::Warning(format_args!(
+                            "'{}' has the disk's serial number, but holds another volume",
+                            found.display()
+                        )));
+                    }
+                }
+                _ => {
+                    let (from, to) = (path.display(), found.display());
+                    observer.tell(Event::Note(format_args!("The disk '{from}' is back as '{to}'.")));
+                    return Some(disk);
+                }
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    None
+}
+
+/// Tells of each stretch that could not be read, up to a number.
+fn tell_lost(domain: &Domain<'_>, areas: &Areas, observer: &dyn Observer) {
+    let is_lost = |area: &Area| !matches!(area.state, State::Finished | State::NonTried);
+    let mut lost = domain.ranges().flat_map(|range| areas.within(range)).filter(is_lost);
+    for Area { range, .. } in lost.by_ref().take(MAX_TOLD) {
+        observer.tell(Event::Lost { pos: range.pos, len: range.len });
+    }
+    let more = lost.count();
+    if more > 0 {
+        observer.tell(Event::Warning(format_args!("{more} more stretches cannot be read")));
+    }
+}
+
+fn tell_what_is_left(job: &Job, target: &Target, observer: &dyn Observer) {
+    if let Some(map) = &job.how.map {
+        observer.tell(Event::Warning(format_args!(
+            "what was copied so far is left in {}; the same command goes on with the map '{}'",
+            target.name(),
+            map.display()
+        )));
+    } else if let Some(left) = target.left_behind() {
+        observer.tell(Event::Warning(format_args!("{left}")));
+    }
+}

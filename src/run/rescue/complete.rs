@@ -1,0 +1,172 @@
+//! Completing the target of a rescue that has ended: copies are put where originals are lost, the rest is marked.
+
+use std::path::Path;
+
+use super::super::{Ending, Losses, Outcome, RunError};
+use super::source::TargetSource;
+use super::{areas_of, boot_range, pieces, put_held, tell_lost};
+use crate::copy::survey::BLOCK;
+use crate::event::{Event, Observer, Phase};
+use crate::extent::ByteRange;
+use crate::io::store::LocalStore;
+use crate::io::target::{Mapped, Target, TargetName};
+use crate::io::{PlacedSink, Source};
+use crate::ntfs::boot::BOOT_SECTOR_LEN;
+use crate::ntfs::mft::NR_MIRRORED;
+use crate::ntfs::record::Record;
+use crate::ntfs::volume::backup_boot_sector;
+use crate::ntfs::{Tolerance, Volume};
+use crate::plan::Plan;
+use crate::rescue::frozen::{self, Facts};
+use crate::rescue::mapstore::MapStore;
+use crate::rescue::mark::mark_lost;
+use crate::rescue::{Areas, Domain, State};
+
+/// A target that is to be completed.
+pub struct Unfinished<'a> {
+    /// What was to be copied.
+    pub plan: &'a Plan,
+    /// What else is known about it.
+    pub facts: &'a Facts,
+    /// What was wanted, which may be more than the plan.
+    pub domain: Domain<'a>,
+    /// What was read of that.
+    pub areas: &'a Areas,
+    /// Are copies to be put where originals are lost?
+    pub repairs: bool,
+}
+
+/// Bytes that replace others.
+struct Repair {
+    pos: u64,
+    bytes: Vec<u8>,
+}
+
+/// What became of what was not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Completed {
+    /// Bytes that are marked.
+    pub marked: u64,
+    /// Bytes that are written from copies.
+    pub repaired: u64,
+}
+
+/// Completes the target.
+pub fn complete(
+    unfinished: &Unfinished<'_>,
+    sink: &mut dyn PlacedSink,
+    observer: &dyn Observer,
+) -> Result<Completed, RunError> {
+    let Unfinished { facts, domain, areas, .. } = unfinished;
+    let repairs = if unfinished.repairs { repairs(unfinished, sink) } else { Vec::new() };
+    let mut completed = Completed::default();
+    let mut buf = vec![0; BLOCK as usize];
+    let missing = domain.ranges().flat_map(|range| areas.within(range));
+    let mut missing = missing.filter(|area| area.state != State::Finished).peekable();
+    if missing.peek().is_some() {
+        observer.tell(Event::Phase(Phase::Mark));
+    }
+    for piece in missing.flat_map(|area| pieces(area.range)) {
+        let data = buf.get_mut(..piece.len as usize).unwrap_or_default();
+        mark_lost(piece.pos, data, facts.sector_size);
+        sink.put(piece.pos, data)?;
+        completed.marked += piece.len;
+    }
+    for Repair { pos, bytes } in &repairs {
+        sink.put(*pos, bytes)?;
+        let len = bytes.len() as u64;
+        completed.marked -= len;
+        completed.repaired += len;
+        observer.tell(Event::Note(format_args!(
+            "Repaired: {len} bytes at byte {pos} ({pos:#x}) are written from their copy."
+        )));
+    }
+    observer.tell(Event::Phase(Phase::Sync));
+    sink.finish()?;
+    Ok(completed)
+}
+
+/// What can be taken from copies: the boot sector, and sectors of the first MFT records.
+fn repairs(unfinished: &Unfinished<'_>, sink: &dyn PlacedSink) -> Vec<Repair> {
+    let Unfinished { plan, areas, domain, facts, .. } = unfinished;
+    let len = plan.geometry.device_size;
+    let source = TargetSource { sink, areas, repaired: &[], len };
+    let is_lost = |range: ByteRange| !areas.is_finished(range);
+    let mut repairs = Vec::new();
+    let sector = ByteRange { pos: 0, len: u64::from(facts.sector_size).max(BOOT_SECTOR_LEN as u64).min(len) };
+    if is_lost(boot_range(plan))
+        && let Some((copy, _)) = backup_boot_sector(&source)
+    {
+        repairs.extend(copied(areas, sector, &source, copy, |_| true));
+    }
+    let Ok(volume) = Volume::open(&source, Tolerance::RESCUE, &Silent) else { return repairs };
+    for mft_no in 0..NR_MIRRORED {
+        let (Some(pos), Some(copy)) = (volume.mft.record_pos(mft_no), volume.mft.mirror_pos(mft_no)) else {
+            continue;
+        };
+        let record = ByteRange { pos, len: volume.mft.record_size() as u64 };
+        let is_wanted = domain.next(pos).is_some_and(|wanted| wanted.pos == pos && wanted.len >= record.len);
+        if is_wanted && is_lost(record) {
+            let parses = |bytes: &[u8]| Record::parse(&mut bytes.to_vec()).is_ok();
+            repairs.extend(copied(areas, record, &source, copy, parses));
+        }
+    }
+    repairs
+}
+
+/// The lost parts of `original`, from the copy at `copy_pos`, if that can be read and all of it then `fits`.
+fn copied(
+    areas: &Areas,
+    original: ByteRange,
+    source: &TargetSource<'_>,
+    copy_pos: u64,
+    fits: impl Fn(&[u8]) -> bool,
+) -> Vec<Repair> {
+    let mut whole = vec![0; original.len as usize];
+    let mut repairs = Vec::new();
+    for area in areas.within(original) {
+        let at = (area.range.pos - original.pos) as usize;
+        let Some(part) = whole.get_mut(at..at + area.range.len as usize) else { return Vec::new() };
+        let is_here = area.state == State::Finished;
+        let from = if is_here { area.range.pos } else { copy_pos + at as u64 };
+        if source.read_at(from, part).is_err() {
+            return Vec::new();
+        }
+        if !is_here {
+            repairs.push(Repair { pos: area.range.pos, bytes: part.to_vec() });
+        }
+    }
+    if fits(&whole) { repairs } else { Vec::new() }
+}
+
+/// Hears nothing: what there is to say was said when it was read from the disk.
+struct Silent;
+
+impl Observer for Silent {
+    fn tell(&self, _: Event<'_>) {}
+}
+
+/// Completes the target of a rescue without its disk.
+pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<Outcome, RunError> {
+    let store = LocalStore;
+    let (map, Some(_)) = MapStore::open(&store, map_file)? else {
+        return Err(RunError::NoMap(map_file.to_owned()));
+    };
+    let thawed = frozen::thaw(&store, &frozen::path_of(map_file))?;
+    let (plan, facts) = thawed.ok_or_else(|| RunError::NoPlan(map_file.to_owned()))?;
+    // Its own name if it has it already, or the one it had while it was written.
+    let name = match path.exists() {
+        true => TargetName::Replace(path.to_owned()),
+        false => TargetName::New(path.to_owned()),
+    };
+    let target = Target::examine_mapped(&name, None, Mapped::Resumed)?;
+    let areas = areas_of(&map, plan.geometry.device_size, plan.geometry.cluster_size)?;
+    let mut sink = target.open_placed(&plan, facts.form)?;
+    put_held(&facts, &plan, sink.as_mut())?;
+    let domain = plan.domain();
+    tell_lost(&domain, &areas, observer);
+    let unfinished = Unfinished { plan: &plan, facts: &facts, domain, areas: &areas, repairs: true };
+    let completed = complete(&unfinished, sink.as_mut(), observer)?;
+    target.publish()?;
+    Ok(Outcome { losses: Losses { bytes: completed.marked, structures: 0 }, ending: Ending::Complete })
+}
