@@ -6,11 +6,15 @@ use super::record::{Fault, Record, fix, mft_no_of};
 use super::runs::RunList;
 use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
-use crate::io::{ReadError, Source};
+use crate::io::buffer::AlignedBuf;
+use crate::io::{Loss, ReadError, Source};
 use crate::units::{Geometry, Lcn};
 
 /// Largest value that is read into memory: Windows ends attribute lists at 256 KiB.
 const MAX_VALUE: u64 = 256 << 10;
+
+/// Bytes of one read of the MFT and of bitmaps; a whole record at least.
+pub(super) const SWEEP: usize = 256 << 10;
 
 /// Most records that are walked: the number of files that NTFS can have.
 const MAX_RECORDS: u64 = 1 << 32;
@@ -215,6 +219,39 @@ impl Mft {
         Record::parse(buf).ok()
     }
 
+    /// Hands out the bytes of every record as they lie on disk, in the order of their numbers, or why they cannot be
+    /// read: where a large read meets a bad area, each record in it gets a read of its own. Ends with the first error
+    /// of `visit`, and with a read that fails for another reason than a bad area. The progress it tells is in records.
+    pub fn sweep(
+        &self,
+        source: &dyn Source,
+        observer: &dyn Observer,
+        mut visit: impl FnMut(u64, Result<&mut [u8], Fault>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (record_size, nr_records) = (self.record_size, self.nr_records);
+        let mut buf = AlignedBuf::new(SWEEP.max(record_size) / record_size * record_size);
+        let per_read = (buf.bytes().len() / record_size) as u64;
+        let mut first = 0;
+        while first < nr_records {
+            if observer.wants_stop() {
+                return Err(Error::Stopped);
+            }
+            let n = per_read.min(nr_records - first);
+            let chunk = buf.bytes_mut().get_mut(..n as usize * record_size).unwrap_or_default();
+            let swept = or_bad(self.read_raw(source, first, chunk))?;
+            for (mft_no, record) in (first..).zip(chunk.chunks_exact_mut(record_size)) {
+                let read = match swept {
+                    Ok(()) => Ok(()),
+                    Err(_) => or_bad(self.read_raw(source, mft_no, record))?,
+                };
+                visit(mft_no, read.map(|()| record))?;
+            }
+            first += n;
+            observer.tell(Event::Progress { done: first, total: nr_records });
+        }
+        Ok(())
+    }
+
     /// Was something of `$MFT` not found, so that records may be missing?
     pub fn is_partial(&self) -> bool {
         self.is_partial
@@ -301,6 +338,14 @@ impl Mft {
         let mut value = vec![0; stream.data_size.min(MAX_VALUE) as usize];
         stream.runs.read_at(source, &self.geometry, 0, &mut value)?;
         Ok(value)
+    }
+}
+
+/// Sorts out a read that failed for another reason than a bad area: that ends a sweep.
+fn or_bad(read: Result<(), Fault>) -> Result<Result<(), Fault>, Error> {
+    match read {
+        Err(Fault::Unreadable(error)) if error.loss() != Loss::BadArea => Err(error.into()),
+        other => Ok(other),
     }
 }
 
