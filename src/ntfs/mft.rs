@@ -284,13 +284,7 @@ impl Mft {
                 continue;
             }
             let holder = mft_no_of(piece.reference);
-            let record = self.read(source, holder, &mut other).and_then(|record| {
-                match record.base_mft_no() == Some(mft_no) || holder == mft_no {
-                    true => Ok(record),
-                    false => Err(Fault::NotExtensionOf(mft_no)),
-                }
-            });
-            match record {
+            match self.read_listed(source, holder, mft_no, &mut other) {
                 Ok(record) => {
                     if let Some(value) = self.collect(&record, holder, kind, name, &mut stream)? {
                         return Ok(Some(Value::Resident(value)));
@@ -304,6 +298,21 @@ impl Mft {
         }
         let found = stream.fault.is_some() || !stream.runs.runs().is_empty();
         Ok(found.then_some(Value::Stream(stream)))
+    }
+
+    /// Reads a record that the attribute list of the base record `base` names: an extension of it, or itself.
+    pub(super) fn read_listed<'b>(
+        &self,
+        source: &dyn Source,
+        mft_no: u64,
+        base: u64,
+        buf: &'b mut [u8],
+    ) -> Result<Record<'b>, Fault> {
+        let record = self.read(source, mft_no, buf)?;
+        match record.base_mft_no() == Some(base) || mft_no == base {
+            true => Ok(record),
+            false => Err(Fault::NotExtensionOf(base)),
+        }
     }
 
     /// Adds what one record has of an attribute to the stream, or returns its value if that is resident.
@@ -330,7 +339,12 @@ impl Mft {
     }
 
     /// The value of a base record's attribute list; empty if it has none.
-    fn attribute_list(&self, source: &dyn Source, mft_no: u64, base: &Record<'_>) -> Result<Vec<u8>, Error> {
+    pub(super) fn attribute_list(
+        &self,
+        source: &dyn Source,
+        mft_no: u64,
+        base: &Record<'_>,
+    ) -> Result<Vec<u8>, Error> {
         let mut stream = Stream::empty();
         if let Some(value) = self.collect(base, mft_no, types::ATTRIBUTE_LIST, &[], &mut stream)? {
             return Ok(value);

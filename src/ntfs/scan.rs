@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::attr::{Attribute, Body, FILE_NAME_FIXED, types};
+use super::attr::{Attribute, FileName, types};
 use super::metadata::Collector;
 use super::mft::{SWEEP, Value};
 use super::record::{Fault, Record, claims_in_use, mft_no_of};
@@ -418,11 +418,9 @@ const HIBERFILE: &[u8] = b"h\0i\0b\0e\0r\0f\0i\0l\0.\0s\0y\0s\0";
 
 /// Is this the name of the file with Windows's memory?
 fn is_hiberfile(attribute: &Attribute<'_>) -> bool {
-    let Body::Resident(value) = attribute.body else { return false };
-    let folder = value.first_chunk().map(|folder| mft_no_of(u64::from_le_bytes(*folder)));
-    attribute.kind == types::FILE_NAME
-        && folder == Some(mft_no::ROOT)
-        && value.get(FILE_NAME_FIXED..).is_some_and(|name| name.eq_ignore_ascii_case(HIBERFILE))
+    FileName::of(attribute).is_some_and(|FileName { parent, name, .. }| {
+        mft_no_of(parent) == mft_no::ROOT && name.eq_ignore_ascii_case(HIBERFILE)
+    })
 }
 
 /// The records that `$MFT`'s own bitmap counts as a file's; as far as it can be read.
