@@ -228,6 +228,8 @@ impl Observer for Reporter {
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Scan => "Scanning volume",
+        Phase::Folders => "Reading the names of folders",
+        Phase::Files => "Looking through the files",
         Phase::Account => "Accounting clusters",
         Phase::Clone => "Cloning NTFS",
         Phase::Save => "Saving NTFS to image",

@@ -11,9 +11,11 @@ use crate::io::{Loss, ReadError};
 
 pub mod attr;
 pub mod boot;
+pub mod first;
 pub mod fixup;
 pub mod metadata;
 pub mod mft;
+pub mod paths;
 pub mod record;
 pub mod runs;
 pub mod scan;

@@ -263,8 +263,7 @@ impl Scan<'_> {
     }
 
     fn claim_runs(&mut self, mft_no: u64, base: u64, attribute: &Attribute<'_>) -> Result<(), Error> {
-        let is_bad =
-            base == mft_no::BAD_CLUS && attribute.kind == types::DATA && attribute.name == BAD_STREAM;
+        let is_bad = is_bad_clusters(base, attribute);
         for run in attribute.runs(self.volume.info.geometry.nr_clusters).into_iter().flatten() {
             match run {
                 Ok(run) => {
@@ -411,6 +410,11 @@ impl Scan<'_> {
             nr_damaged: self.nr_damaged,
         })
     }
+}
+
+/// Does this attribute of the file `base` list the bad clusters?
+pub(super) fn is_bad_clusters(base: u64, attribute: &Attribute<'_>) -> bool {
+    base == mft_no::BAD_CLUS && attribute.kind == types::DATA && attribute.name == BAD_STREAM
 }
 
 /// Where Windows keeps its memory while it sleeps: a file of this name in the root folder, UTF-16LE and as long.
