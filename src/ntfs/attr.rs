@@ -57,6 +57,28 @@ pub mod types {
         EA,
         LOGGED_UTILITY_STREAM,
     ];
+
+    /// The name of a type, as `$AttrDef` has it.
+    pub fn name(kind: u32) -> Option<&'static str> {
+        Some(match kind {
+            STANDARD_INFORMATION => "$STANDARD_INFORMATION",
+            ATTRIBUTE_LIST => "$ATTRIBUTE_LIST",
+            FILE_NAME => "$FILE_NAME",
+            OBJECT_ID => "$OBJECT_ID",
+            SECURITY_DESCRIPTOR => "$SECURITY_DESCRIPTOR",
+            VOLUME_NAME => "$VOLUME_NAME",
+            VOLUME_INFORMATION => "$VOLUME_INFORMATION",
+            DATA => "$DATA",
+            INDEX_ROOT => "$INDEX_ROOT",
+            INDEX_ALLOCATION => "$INDEX_ALLOCATION",
+            BITMAP => "$BITMAP",
+            REPARSE_POINT => "$REPARSE_POINT",
+            EA_INFORMATION => "$EA_INFORMATION",
+            EA => "$EA",
+            LOGGED_UTILITY_STREAM => "$LOGGED_UTILITY_STREAM",
+            _ => return None,
+        })
+    }
 }
 
 /// Bytes of a `$FILE_NAME` before the name.

@@ -3,7 +3,7 @@
 use super::attr::{Attribute, Body, listed_pieces, types};
 use super::boot::BootSector;
 use super::record::{Fault, Record, fix, mft_no_of};
-use super::runs::RunList;
+use super::runs::{Run, RunList};
 use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
 use crate::io::buffer::AlignedBuf;
@@ -175,6 +175,11 @@ impl Mft {
             [] => Err(Error::Missing { mft_no, what: "$DATA from VCN 0 on" }),
             _ => Ok(stream),
         }
+    }
+
+    /// Where it lies, without holes.
+    pub fn runs(&self) -> &[Run] {
+        self.runs.runs()
     }
 
     /// How many records there are, in use or not.

@@ -11,6 +11,7 @@ use crate::io::{Loss, ReadError};
 
 pub mod attr;
 pub mod boot;
+pub mod damage;
 pub mod first;
 pub mod fixup;
 pub mod metadata;
