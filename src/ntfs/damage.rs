@@ -2,14 +2,15 @@
 //!
 //! Two sweeps over the MFT, one for the folders and one for the files, whose runs are compared with the damage. What a
 //! file does not show is no loss: what lies behind its end, what was never written, a free block of an index. Memory
-//! goes with the number of folders; files are passed on one by one. Meant for a target that is read back, where what is
+//! goes with the number of folders; files are passed on one by one, and a third sweep comes only where the list that leads
+//! to a file's name is damaged itself. Meant for a target that is read back, where what is
 //! damaged can be read, but holds something else.
 
 use std::fmt;
 
 use super::attr::{Attribute, Body, FileName, listed_pieces, text, types};
 use super::mft::Value;
-use super::paths::{Folders, Top, has_list, names, record_path};
+use super::paths::{Folders, Top, has_list, names, names_within, record_path};
 use super::record::{Record, mft_no_of};
 use super::runs::Run;
 use super::scan::is_bad_clusters;
@@ -79,8 +80,8 @@ pub struct DamagedFile {
     pub bytes: u64,
     /// What kind of loss it is.
     pub kind: Kind,
-    /// The base record is lost, and `bytes` is its size. Of files there is no path then, so only folders with contents
-    /// and NTFS's own files are told; all others are counted in [`Losses`].
+    /// The base record is lost, and `bytes` is its size. Only those are told that are known in spite of it: NTFS's own
+    /// files, folders with contents, files with their name in another record. [`Losses`] counts all.
     pub is_record_lost: bool,
 }
 
@@ -135,7 +136,8 @@ pub fn damaged_files(
     observer.tell(Event::Phase(Phase::Files));
     let lost_folders = ClusterSet::new(mft.nr_records());
     let damage = &damage;
-    let mut search = Search { volume, damage, lost, folders, lost_folders, nr_looks: 0, each };
+    let mut search =
+        Search { volume, damage, lost, folders, lost_folders, nr_looks: 0, unnamed: Vec::new(), each };
     mft.sweep(*source, observer, |mft_no, bytes| {
         if !search.lost.contains(mft_no) {
             if let Some(record) = bytes.ok().and_then(|bytes| Record::parse(bytes).ok()) {
@@ -146,6 +148,16 @@ pub fn damaged_files(
         }
         Ok(())
     })?;
+    if !search.unnamed.is_empty() {
+        mft.sweep(*source, observer, |mft_no, bytes| {
+            let bytes = bytes.ok().filter(|_| !search.lost.contains(mft_no));
+            if let Some(record) = bytes.and_then(|bytes| Record::parse(bytes).ok()).filter(Record::in_use) {
+                search.name_from(&record);
+            }
+            Ok(())
+        })?;
+        search.unnamed.drain(..).for_each(&mut *search.each);
+    }
     Ok(search.tell_lost_records())
 }
 
@@ -214,6 +226,8 @@ struct Search<'v> {
     lost_folders: ClusterSet,
     /// See [`MAX_LOOKS`].
     nr_looks: u64,
+    /// Files whose names were not found through their lists.
+    unnamed: Vec<DamagedFile>,
     each: &'v mut dyn FnMut(DamagedFile),
 }
 
@@ -236,8 +250,11 @@ impl<'v> Search<'v> {
                 self.lost_folders.insert(parent);
             }
         }
-        if record.base_mft_no().is_some() {
-            // Its attributes are looked at through the list of its base record.
+        if let Some(base) = record.base_mft_no() {
+            // Its attributes are looked at through the list of its base record. Without that the name is what is left.
+            if self.lost.contains(base) {
+                self.tell_lost_base(base, record);
+            }
             return;
         }
         let base = Base { mft_no, record: *record };
@@ -252,6 +269,23 @@ impl<'v> Search<'v> {
         if listed {
             self.visit_listed(base);
         }
+    }
+
+    /// Passes on the file of a lost base record, if this extension of it has its names.
+    fn tell_lost_base(&mut self, base: u64, record: &Record<'_>) {
+        let mut paths = names_within(record).into_iter().map(|name| self.folders.path(&name));
+        let Some(path) = paths.next() else { return };
+        let links = paths.collect();
+        let bytes = self.volume.mft.record_size() as u64;
+        (self.each)(DamagedFile {
+            mft_no: base,
+            path,
+            links,
+            stream: String::new(),
+            bytes,
+            kind: Kind::File,
+            is_record_lost: true,
+        });
     }
 
     /// Looks at the attributes that the list of a base record names.
@@ -334,16 +368,41 @@ impl<'v> Search<'v> {
             _ if base.record.is_folder() => Kind::Directory,
             _ => Kind::File,
         };
-        let mut paths = self.folders.paths(self.volume, base.mft_no, &base.record).into_iter();
-        (self.each)(DamagedFile {
+        let mut paths = match base.mft_no {
+            mft_no::ROOT => vec!["/".to_owned()],
+            _ => names.iter().map(|name| self.folders.path(name)).collect(),
+        }
+        .into_iter();
+        let first = paths.next();
+        let is_unnamed = first.is_none() && has_list(&base.record);
+        let file = DamagedFile {
             mft_no: base.mft_no,
-            path: paths.next().unwrap_or_default(),
+            path: first.unwrap_or_else(|| record_path(base.mft_no)),
             links: paths.collect(),
             stream: stream_name(loss.kind, loss.name),
             bytes: loss.bytes,
             kind,
             is_record_lost: false,
-        });
+        };
+        if is_unnamed {
+            self.unnamed.push(file);
+        } else {
+            (self.each)(file);
+        }
+    }
+
+    /// Takes one extension record of another sweep, for the names of files whose lists do not lead to it any more.
+    fn name_from(&mut self, record: &Record<'_>) {
+        let is_wanted = |file: &&mut DamagedFile| record.base_mft_no() == Some(file.mft_no);
+        for file in self.unnamed.iter_mut().filter(is_wanted) {
+            for name in names_within(record) {
+                let path = self.folders.path(&name);
+                match file.path == record_path(file.mft_no) {
+                    true => file.path = path,
+                    false => file.links.push(path),
+                }
+            }
+        }
     }
 
     /// Counts the lost records and passes on those of folders and of NTFS's own files.

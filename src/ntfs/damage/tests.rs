@@ -1,3 +1,5 @@
+//! Losses of made-up streams on a volume of 100 clusters.
+
 use super::*;
 
 const CLUSTER: u64 = 1024;
