@@ -13,6 +13,8 @@ use crate::extent::{ByteRange, Difference};
 use crate::ntfs::wipe::Wiped;
 use crate::units::{Geometry, Lcn};
 
+pub mod summary;
+
 /// Time between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 

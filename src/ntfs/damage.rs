@@ -368,11 +368,7 @@ impl<'v> Search<'v> {
             _ if base.record.is_folder() => Kind::Directory,
             _ => Kind::File,
         };
-        let mut paths = match base.mft_no {
-            mft_no::ROOT => vec!["/".to_owned()],
-            _ => names.iter().map(|name| self.folders.path(name)).collect(),
-        }
-        .into_iter();
+        let mut paths = self.folders.paths(base.mft_no, &names).into_iter();
         let first = paths.next();
         let is_unnamed = first.is_none() && has_list(&base.record);
         let file = DamagedFile {

@@ -224,8 +224,10 @@ impl Folders {
         };
         // Without a sequence number a reference means whatever is there.
         let sequence = reference >> 48;
-        let is_meant =
-            self.folders.get(at).is_some_and(|folder| sequence == 0 || sequence == folder.sequence.into());
+        let is_meant = self
+            .folders
+            .get(at)
+            .is_some_and(|folder| sequence == 0 || sequence == u64::from(folder.sequence));
         if is_meant { Ok(at) } else { Err(Top::Lost) }
     }
 
@@ -283,16 +285,11 @@ impl Folders {
         })
     }
 
-    /// The paths of a file, by its base record: more than one where it has hard links. One without any name is told by
-    /// its number, as the file of a record that cannot be used.
-    pub fn paths(&self, volume: &Volume<'_>, mft_no: u64, base: &Record<'_>) -> Vec<String> {
-        if mft_no == mft_no::ROOT {
-            return vec!["/".to_owned()];
-        }
-        let names = names(volume, mft_no, base);
-        match names.is_empty() {
-            true => vec![record_path(mft_no)],
-            false => names.iter().map(|name| self.path(name)).collect(),
+    /// The paths of a file with these names, by the number of its base record: more than one where it has hard links.
+    pub fn paths(&self, mft_no: u64, names: &[Name]) -> Vec<String> {
+        match mft_no {
+            mft_no::ROOT => vec!["/".to_owned()],
+            _ => names.iter().map(|name| self.path(name)).collect(),
         }
     }
 }

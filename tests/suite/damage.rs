@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ntfsrescue::event::{Event, Observer};
 use ntfsrescue::extent::{ByteRange, ClusterSet};
@@ -13,7 +14,8 @@ use ntfsrescue::ntfs::damage::{DamagedFile, Kind, Losses, damaged_files};
 use ntfsrescue::ntfs::first::{First, Patterns, first_clusters};
 use ntfsrescue::ntfs::{Tolerance, Volume};
 
-use crate::edit::{Editor, put, u32_at};
+use crate::edit::{Editor, put, u16_at, u32_at};
+use crate::hostile::mutate;
 use crate::tools::{noise, run};
 use crate::volumes::{Mounted, Place, crowd, fill, mkntfs};
 use crate::walk::Walk;
@@ -495,4 +497,38 @@ fn patterns_find_clusters_through_extension_records() {
     // Where the list cannot be read, the records still say whose they are.
     mark(&volume, &[area(list, 512)]);
     assert_eq!(clusters_of(&first(&volume, &["large"]).files), clusters);
+}
+
+#[test]
+fn mutated_records_end_no_search() {
+    let place = Place::new();
+    let volume = place.at("volume");
+    let (editor, large, _) = with_list_in_cluster(&volume);
+    let patterns = Patterns::parse(["large", "**/*1*"]).unwrap();
+    let sectors: Vec<_> = (0..(16 << 20) / 512).step_by(3).map(|sector| area(sector * 512, 512)).collect();
+    for seed in 0..200 {
+        let mft_no = [large, 0, 5, 24 + seed % 1000][(seed % 4) as usize];
+        let saved = editor.read(editor.record_pos(mft_no), 1024);
+        if &saved[..4] != b"FILE" {
+            continue;
+        }
+        let mut record = editor.record(mft_no);
+        mutate(&mut record[..450], seed);
+        if u16_at(&record, 4) < 500 {
+            editor.put_record(mft_no, record);
+        }
+        let start = Instant::now();
+        let disk = Disk::open(&volume).unwrap();
+        if let Ok(volume) = Volume::open(&disk, Tolerance::RESCUE, &Quiet) {
+            let damage = if seed % 3 == 0 { &sectors[..] } else { &sectors[10_000..10_100] };
+            let _outcome = damaged_files(&volume, damage, &Quiet, &mut |_| {});
+            let _outcome = first_clusters(&volume, &patterns, &Quiet);
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "record {mft_no}, seed {seed}");
+        editor.write(editor.record_pos(mft_no), &saved);
+        if mft_no < 4 {
+            let record = editor.record(mft_no);
+            editor.put_record(mft_no, record);
+        }
+    }
 }
