@@ -389,8 +389,10 @@ impl<'v> Search<'v> {
 
     /// Takes one extension record of another sweep, for the names of files whose lists do not lead to it any more.
     fn name_from(&mut self, record: &Record<'_>) {
-        let is_wanted = |file: &&mut DamagedFile| record.base_mft_no() == Some(file.mft_no);
-        for file in self.unnamed.iter_mut().filter(is_wanted) {
+        let Some(base) = record.base_mft_no() else { return };
+        // They came in the order of their numbers.
+        let first = self.unnamed.partition_point(|file| file.mft_no < base);
+        for file in self.unnamed.iter_mut().skip(first).take_while(|file| file.mft_no == base) {
             for name in names_within(record) {
                 let path = self.folders.path(&name);
                 match file.path == record_path(file.mft_no) {
