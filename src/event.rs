@@ -15,6 +15,10 @@ use crate::units::Geometry;
 pub enum Phase {
     /// Walking the MFT.
     Scan,
+    /// Walking the MFT for the names of folders.
+    Folders,
+    /// Walking the MFT for files that are asked for, or damaged.
+    Files,
     /// Comparing `$Bitmap` with what the MFT claims.
     Account,
     /// Copying to a raw clone.

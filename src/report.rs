@@ -14,6 +14,8 @@ use crate::ntfs::wipe::Wiped;
 use crate::rescue::passes::Pass;
 use crate::units::{Geometry, Lcn};
 
+pub mod summary;
+
 /// Time between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -348,6 +350,8 @@ impl Observer for Reporter {
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Scan => "Scanning volume",
+        Phase::Folders => "Reading the names of folders",
+        Phase::Files => "Looking through the files",
         Phase::Account => "Accounting clusters",
         Phase::Clone => "Cloning NTFS",
         Phase::Save => "Saving NTFS to image",

@@ -57,11 +57,74 @@ pub mod types {
         EA,
         LOGGED_UTILITY_STREAM,
     ];
+
+    /// The name of a type, as `$AttrDef` has it.
+    pub fn name(kind: u32) -> Option<&'static str> {
+        Some(match kind {
+            STANDARD_INFORMATION => "$STANDARD_INFORMATION",
+            ATTRIBUTE_LIST => "$ATTRIBUTE_LIST",
+            FILE_NAME => "$FILE_NAME",
+            OBJECT_ID => "$OBJECT_ID",
+            SECURITY_DESCRIPTOR => "$SECURITY_DESCRIPTOR",
+            VOLUME_NAME => "$VOLUME_NAME",
+            VOLUME_INFORMATION => "$VOLUME_INFORMATION",
+            DATA => "$DATA",
+            INDEX_ROOT => "$INDEX_ROOT",
+            INDEX_ALLOCATION => "$INDEX_ALLOCATION",
+            BITMAP => "$BITMAP",
+            REPARSE_POINT => "$REPARSE_POINT",
+            EA_INFORMATION => "$EA_INFORMATION",
+            EA => "$EA",
+            LOGGED_UTILITY_STREAM => "$LOGGED_UTILITY_STREAM",
+            _ => return None,
+        })
+    }
 }
 
-/// Bytes of a `$FILE_NAME` before the name: reference of the folder, times and sizes, and in the last two bytes the
-/// name's length in UTF-16 units and its kind.
-pub(super) const FILE_NAME_FIXED: usize = 66;
+/// Bytes of a `$FILE_NAME` before the name.
+pub(super) const FILE_NAME_FIXED: usize = size_of::<FileNameLayout>();
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FileNameLayout {
+    parent: U64,
+    times_and_sizes: [u8; 56],
+    /// UTF-16 units.
+    name_length: u8,
+    namespace: u8,
+}
+
+/// `namespace`: of eight characters and three, for DOS; the file has another name for all others.
+const DOS: u8 = 2;
+
+/// The value of a `$FILE_NAME`: one name of a file. A file with hard links has several, and most names that DOS could
+/// not have are followed by one that it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileName<'a> {
+    /// File reference of the folder.
+    pub parent: u64,
+    /// UTF-16LE.
+    pub name: &'a [u8],
+    /// Is it only for DOS?
+    pub is_dos: bool,
+}
+
+impl<'a> FileName<'a> {
+    /// The name in this attribute, if it is one.
+    pub fn of(attribute: &Attribute<'a>) -> Option<FileName<'a>> {
+        let Body::Resident(value) = attribute.body else { return None };
+        let (raw, rest) = FileNameLayout::ref_from_prefix(value).ok()?;
+        let name = rest.get(..2 * usize::from(raw.name_length))?;
+        let is_name = attribute.kind == types::FILE_NAME && !name.is_empty();
+        is_name.then_some(FileName { parent: raw.parent.get(), name, is_dos: raw.namespace == DOS })
+    }
+}
+
+/// A name on disk as text; what is no text is replaced.
+pub fn text(name: &[u8]) -> impl Iterator<Item = char> {
+    let units = name.chunks_exact(2).filter_map(|two| Some(u16::from_le_bytes(two.try_into().ok()?)));
+    char::decode_utf16(units).map(|char| char.unwrap_or(char::REPLACEMENT_CHARACTER))
+}
 
 /// Ends the attributes of a record.
 const END: u32 = 0xffff_ffff;
@@ -81,6 +144,9 @@ struct Header {
     instance: U16,
 }
 
+/// `flags`: how the value is compressed, if it is.
+const COMPRESSED: u16 = 0xff;
+
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Resident {
@@ -95,6 +161,7 @@ struct NonResident {
     /// -1 for an attribute without clusters.
     highest_vcn: U64,
     runs_offset: U16,
+    /// Power of two.
     compression_unit: u8,
     unused: [u8; 5],
     /// The three sizes count only where `lowest_vcn` is 0.
@@ -118,6 +185,8 @@ pub struct Attribute<'a> {
     pub name: &'a [u8],
     /// Offset of the name in the record, if it has one.
     pub name_offset: usize,
+    /// Are its clusters compressed?
+    pub is_compressed: bool,
     /// What it holds.
     pub body: Body<'a>,
 }
@@ -136,6 +205,8 @@ pub enum Body<'a> {
         end_vcn: Option<Vcn>,
         /// The encoded runs.
         runs: &'a [u8],
+        /// Clusters that are compressed as one, where any are; a power of two. Valid in the piece with VCN 0.
+        unit: u64,
         /// Bytes of the whole value; valid in the piece with VCN 0.
         data_size: u64,
         /// Bytes of it that were ever written; the rest reads as zeros. Valid in the piece with VCN 0.
@@ -222,6 +293,8 @@ impl<'a> Attributes<'a> {
             let body = Body::NonResident {
                 lowest_vcn: Vcn(lowest),
                 end_vcn: (end != 1).then_some(Vcn(end)),
+                // No driver makes it larger than 64 clusters.
+                unit: 1 << raw.compression_unit.min(32),
                 runs: runs.ok_or(wrong("offset of the runs", runs_offset.into()))?,
                 data_size: raw.data_size.get(),
                 initialized_size: raw.initialized_size.get(),
@@ -231,7 +304,8 @@ impl<'a> Attributes<'a> {
         self.offset = offset + bytes.len();
         let [body_offset, name_offset] = [body_at, name_at].map(|at| offset + at);
         let (len, kind) = (bytes.len(), header.kind.get());
-        Ok(Some(Attribute { offset, len, body_offset, kind, name, name_offset, body }))
+        let is_compressed = header.flags.get() & COMPRESSED != 0;
+        Ok(Some(Attribute { offset, len, body_offset, kind, name, name_offset, is_compressed, body }))
     }
 }
 
@@ -345,8 +419,11 @@ mod tests {
         let [first, second] = &attributes[..] else { panic!("{attributes:?}") };
         assert_eq!((first.kind, first.name), (0x30, &b"x\0"[..]));
         assert!(matches!(first.body, Body::Resident(b"value")) && first.runs(100).is_none());
-        let Body::NonResident { data_size, initialized_size, end_vcn, .. } = second.body else { panic!() };
+        let Body::NonResident { data_size, initialized_size, end_vcn, unit, .. } = second.body else {
+            panic!()
+        };
         assert_eq!((data_size, initialized_size, end_vcn), (5000, 4000, Some(Vcn(4))));
+        assert_eq!((unit, second.is_compressed), (1, false));
         assert_eq!(second.runs(100).unwrap().count(), 1);
     }
 
@@ -359,6 +436,28 @@ mod tests {
         let record = [non_resident(0, -1, &[0; 8]), end()].concat();
         let attribute = Attributes::new(&record, 0).next().unwrap().unwrap();
         assert_eq!(attribute.runs(100).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_are_read_from_their_attributes() {
+        let value = |length: u8, namespace: u8| {
+            let mut value = vec![0; 66];
+            value[..8].copy_from_slice(&(5u64 | 7 << 48).to_le_bytes());
+            value[64] = length;
+            value[65] = namespace;
+            [value, b"a\0\xf6\0\x00\xd8".to_vec()].concat()
+        };
+        let parse = |kind, value: &[u8]| {
+            let record = [resident(kind, value), end()].concat();
+            let attribute = Attributes::new(&record, 0).next().unwrap().unwrap();
+            FileName::of(&attribute)
+                .map(|name| (name.parent, text(name.name).collect::<String>(), name.is_dos))
+        };
+        assert_eq!(parse(0x30, &value(3, 1)), Some((5 | 7 << 48, "aö\u{fffd}".to_owned(), false)));
+        assert_eq!(parse(0x30, &value(1, 2)), Some((5 | 7 << 48, "a".to_owned(), true)));
+        for nothing in [parse(0x30, &value(4, 1)), parse(0x30, &value(0, 1)), parse(0x80, &value(1, 1))] {
+            assert_eq!(nothing, None);
+        }
     }
 
     #[test]

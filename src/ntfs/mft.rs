@@ -3,15 +3,19 @@
 use super::attr::{Attribute, Body, listed_pieces, types};
 use super::boot::BootSector;
 use super::record::{Fault, Record, fix, mft_no_of};
-use super::runs::RunList;
+use super::runs::{Run, RunList};
 use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
 use crate::extent::{ClusterSet, Extent};
-use crate::io::{ReadError, Source};
+use crate::io::buffer::AlignedBuf;
+use crate::io::{Loss, ReadError, Source};
 use crate::units::{Geometry, Lcn};
 
 /// Largest value that is read into memory: Windows ends attribute lists at 256 KiB.
 const MAX_VALUE: u64 = 256 << 10;
+
+/// Bytes of one read of the MFT and of bitmaps; a whole record at least.
+pub(super) const SWEEP: usize = 256 << 10;
 
 /// Most records that are walked: the number of files that NTFS can have.
 const MAX_RECORDS: u64 = 1 << 32;
@@ -171,6 +175,11 @@ impl Mft {
         }
     }
 
+    /// Where it lies, without holes.
+    pub fn runs(&self) -> &[Run] {
+        self.runs.runs()
+    }
+
     /// How many records there are, in use or not.
     pub fn nr_records(&self) -> u64 {
         self.nr_records
@@ -231,6 +240,39 @@ impl Mft {
         Record::parse(buf).ok()
     }
 
+    /// Hands out the bytes of every record as they lie on disk, in the order of their numbers, or why they cannot be
+    /// read: where a large read meets a bad area, each record in it gets a read of its own. Ends with the first error
+    /// of `visit`, and with a read that fails for another reason than a bad area. The progress it tells is in records.
+    pub fn sweep(
+        &self,
+        source: &dyn Source,
+        observer: &dyn Observer,
+        mut visit: impl FnMut(u64, Result<&mut [u8], Fault>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (record_size, nr_records) = (self.record_size, self.nr_records);
+        let mut buf = AlignedBuf::new(SWEEP.max(record_size) / record_size * record_size);
+        let per_read = (buf.bytes().len() / record_size) as u64;
+        let mut first = 0;
+        while first < nr_records {
+            if observer.wants_stop() {
+                return Err(Error::Stopped);
+            }
+            let n = per_read.min(nr_records - first);
+            let chunk = buf.bytes_mut().get_mut(..n as usize * record_size).unwrap_or_default();
+            let swept = or_bad(self.read_raw(source, first, chunk))?;
+            for (mft_no, record) in (first..).zip(chunk.chunks_exact_mut(record_size)) {
+                let read = match swept {
+                    Ok(()) => Ok(()),
+                    Err(_) => or_bad(self.read_raw(source, mft_no, record))?,
+                };
+                visit(mft_no, read.map(|()| record))?;
+            }
+            first += n;
+            observer.tell(Event::Progress { done: first, total: nr_records });
+        }
+        Ok(())
+    }
+
     /// Was something of `$MFT` not found, so that records may be missing?
     pub fn is_partial(&self) -> bool {
         self.is_partial
@@ -261,13 +303,7 @@ impl Mft {
                 continue;
             }
             let holder = mft_no_of(piece.reference);
-            let record = self.read(source, holder, &mut other).and_then(|record| {
-                match record.base_mft_no() == Some(mft_no) || holder == mft_no {
-                    true => Ok(record),
-                    false => Err(Fault::NotExtensionOf(mft_no)),
-                }
-            });
-            match record {
+            match self.read_listed(source, holder, mft_no, &mut other) {
                 Ok(record) => {
                     if let Some(value) = self.collect(&record, holder, kind, name, &mut stream)? {
                         return Ok(Some(Value::Resident(value)));
@@ -281,6 +317,21 @@ impl Mft {
         }
         let found = stream.fault.is_some() || !stream.runs.runs().is_empty();
         Ok(found.then_some(Value::Stream(stream)))
+    }
+
+    /// Reads a record that the attribute list of the base record `base` names: an extension of it, or itself.
+    pub(super) fn read_listed<'b>(
+        &self,
+        source: &dyn Source,
+        mft_no: u64,
+        base: u64,
+        buf: &'b mut [u8],
+    ) -> Result<Record<'b>, Fault> {
+        let record = self.read(source, mft_no, buf)?;
+        match record.base_mft_no() == Some(base) || mft_no == base {
+            true => Ok(record),
+            false => Err(Fault::NotExtensionOf(base)),
+        }
     }
 
     /// Adds what one record has of an attribute to the stream, or returns its value if that is resident.
@@ -307,7 +358,12 @@ impl Mft {
     }
 
     /// The value of a base record's attribute list; empty if it has none.
-    fn attribute_list(&self, source: &dyn Source, mft_no: u64, base: &Record<'_>) -> Result<Vec<u8>, Error> {
+    pub(super) fn attribute_list(
+        &self,
+        source: &dyn Source,
+        mft_no: u64,
+        base: &Record<'_>,
+    ) -> Result<Vec<u8>, Error> {
         let mut stream = Stream::empty();
         if let Some(value) = self.collect(base, mft_no, types::ATTRIBUTE_LIST, &[], &mut stream)? {
             return Ok(value);
@@ -315,6 +371,14 @@ impl Mft {
         let mut value = vec![0; stream.data_size.min(MAX_VALUE) as usize];
         stream.runs.read_at(source, &self.geometry, 0, &mut value)?;
         Ok(value)
+    }
+}
+
+/// Sorts out a read that failed for another reason than a bad area: that ends a sweep.
+fn or_bad(read: Result<(), Fault>) -> Result<Result<(), Fault>, Error> {
+    match read {
+        Err(Fault::Unreadable(error)) if error.loss() != Loss::BadArea => Err(error.into()),
+        other => Ok(other),
     }
 }
 

@@ -3,17 +3,21 @@
 //! Nothing is mounted and nothing is written. The layers, from below: [`boot`], [`record`], [`attr`] and [`runs`]
 //! each decode one structure; [`mft`] finds records and the values of attributes; [`volume`] opens a volume;
 //! [`scan`] finds its used clusters, [`metadata`] what those of them hold that are not file contents, and [`wipe`]
-//! takes out of that what is private. Numbers on disk are taken for hostile: each is checked before it is used,
-//! and damage to one record is a value to be told, not a reason to stop. The structures are as Windows writes
-//! them; names are those of the public NTFS documentation.
+//! takes out of that what is private. [`paths`] names files, [`first`] finds the clusters of those that somebody wants
+//! first, and [`damage`] those that lost something. Numbers on disk are taken for hostile: each is checked before it
+//! is used, and damage to one record is a value to be told, not a reason to stop. The structures are as Windows
+//! writes them; names are those of the public NTFS documentation.
 
 use crate::io::{Loss, ReadError};
 
 pub mod attr;
 pub mod boot;
+pub mod damage;
+pub mod first;
 pub mod fixup;
 pub mod metadata;
 pub mod mft;
+pub mod paths;
 pub mod record;
 pub mod runs;
 pub mod scan;

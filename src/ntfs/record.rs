@@ -29,6 +29,9 @@ struct Layout {
 /// `flags`: the record belongs to a file that exists.
 const IN_USE: u16 = 1;
 
+/// `flags`: the file is a folder.
+const IS_FOLDER: u16 = 2;
+
 /// A file reference's record number.
 pub fn mft_no_of(reference: u64) -> u64 {
     reference & 0xffff_ffff_ffff
@@ -109,6 +112,16 @@ impl<'a> Record<'a> {
     /// Does the record belong to a file that exists?
     pub fn in_use(&self) -> bool {
         self.flags & IN_USE != 0
+    }
+
+    /// Is the file a folder?
+    pub fn is_folder(&self) -> bool {
+        self.flags & IS_FOLDER != 0
+    }
+
+    /// How often the record was used for another file: what references to it carry in their upper 16 bits.
+    pub fn sequence(&self) -> u16 {
+        self.sequence
     }
 
     /// The number of the record that this one extends; none for a base record.

@@ -6,9 +6,9 @@
 
 use std::fmt;
 
-use super::attr::{Attribute, Body, FILE_NAME_FIXED, types};
+use super::attr::{Attribute, FileName, types};
 use super::metadata::Collector;
-use super::mft::Value;
+use super::mft::{SWEEP, Value};
 use super::record::{Fault, Record, claims_in_use, mft_no_of};
 use super::volume::Volume;
 use super::{Error, Tolerance, mft_no};
@@ -17,9 +17,6 @@ use crate::extent::{ClusterSet, Difference, Extent};
 use crate::io::buffer::AlignedBuf;
 use crate::io::{Loss, ReadError};
 use crate::units::Lcn;
-
-/// Bytes of one read of the MFT and of `$Bitmap`; a whole record at least.
-const SWEEP: usize = 256 << 10;
 
 /// Differences that are told one by one; the rest is only counted.
 const MAX_TOLD: u64 = 10;
@@ -133,41 +130,11 @@ pub fn scan<'v>(
 impl Scan<'_> {
     /// Visits every record, in the order of their numbers.
     fn sweep(&mut self) -> Result<(), Error> {
-        let mft = &self.volume.mft;
-        let (record_size, nr_records) = (mft.record_size(), mft.nr_records());
-        let mut buf = AlignedBuf::new(SWEEP.max(record_size) / record_size * record_size);
-        let per_read = (buf.bytes().len() / record_size) as u64;
-        let mut first = 0;
-        while first < nr_records {
-            if self.observer.wants_stop() {
-                return Err(Error::Stopped);
-            }
-            let n = per_read.min(nr_records - first);
-            let chunk = buf.bytes_mut().get_mut(..n as usize * record_size).unwrap_or_default();
-            let swept = self.or_bad(mft.read_raw(self.volume.source, first, chunk))?;
-            for (mft_no, record) in (first..).zip(chunk.chunks_exact_mut(record_size)) {
-                // Where the sweep met a bad area, each record gets a read of its own.
-                let whole = match swept {
-                    Ok(()) => Ok(()),
-                    Err(_) => self.or_bad(mft.read_raw(self.volume.source, mft_no, record))?,
-                };
-                match whole {
-                    Ok(()) => self.visit(mft_no, record)?,
-                    Err(fault) => self.lose(mft_no, fault)?,
-                }
-            }
-            first += n;
-            self.observer.tell(Event::Progress { done: first, total: nr_records });
-        }
-        Ok(())
-    }
-
-    /// Sorts out a read that failed for another reason than a bad area: that ends the scan.
-    fn or_bad(&self, read: Result<(), Fault>) -> Result<Result<(), Fault>, Error> {
-        match read {
-            Err(Fault::Unreadable(error)) if error.loss() != Loss::BadArea => Err(error.into()),
-            other => Ok(other),
-        }
+        let Volume { source, mft, .. } = self.volume;
+        mft.sweep(*source, self.observer, |mft_no, bytes| match bytes {
+            Ok(bytes) => self.visit(mft_no, bytes),
+            Err(fault) => self.lose(mft_no, fault),
+        })
     }
 
     /// Takes one record as it lies on disk.
@@ -296,8 +263,7 @@ impl Scan<'_> {
     }
 
     fn claim_runs(&mut self, mft_no: u64, base: u64, attribute: &Attribute<'_>) -> Result<(), Error> {
-        let is_bad =
-            base == mft_no::BAD_CLUS && attribute.kind == types::DATA && attribute.name == BAD_STREAM;
+        let is_bad = is_bad_clusters(base, attribute);
         for run in attribute.runs(self.volume.info.geometry.nr_clusters).into_iter().flatten() {
             match run {
                 Ok(run) => {
@@ -446,16 +412,19 @@ impl Scan<'_> {
     }
 }
 
+/// Does this attribute of the file `base` list the bad clusters?
+pub(super) fn is_bad_clusters(base: u64, attribute: &Attribute<'_>) -> bool {
+    base == mft_no::BAD_CLUS && attribute.kind == types::DATA && attribute.name == BAD_STREAM
+}
+
 /// Where Windows keeps its memory while it sleeps: a file of this name in the root folder, UTF-16LE and as long.
 const HIBERFILE: &[u8] = b"h\0i\0b\0e\0r\0f\0i\0l\0.\0s\0y\0s\0";
 
 /// Is this the name of the file with Windows's memory?
 fn is_hiberfile(attribute: &Attribute<'_>) -> bool {
-    let Body::Resident(value) = attribute.body else { return false };
-    let folder = value.first_chunk().map(|folder| mft_no_of(u64::from_le_bytes(*folder)));
-    attribute.kind == types::FILE_NAME
-        && folder == Some(mft_no::ROOT)
-        && value.get(FILE_NAME_FIXED..).is_some_and(|name| name.eq_ignore_ascii_case(HIBERFILE))
+    FileName::of(attribute).is_some_and(|FileName { parent, name, .. }| {
+        mft_no_of(parent) == mft_no::ROOT && name.eq_ignore_ascii_case(HIBERFILE)
+    })
 }
 
 /// The records that `$MFT`'s own bitmap counts as a file's; as far as it can be read.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::attr::types;
+use super::attr::{text, types};
 use super::boot::{BOOT_SECTOR_LEN, BootSector};
 use super::mft::{Mft, Value};
 use super::{Error, Tolerance, mft_no};
@@ -107,9 +107,8 @@ impl<'a> Volume<'a> {
             _ => return Err(Error::Missing { mft_no, what: "$VOLUME_INFORMATION" }),
         }
         if let Some(Value::Resident(name)) = self.mft.value(self.source, mft_no, types::VOLUME_NAME, &[])? {
-            let units = name.chunks_exact(2).filter_map(|two| Some(u16::from_le_bytes(two.try_into().ok()?)));
-            for char in char::decode_utf16(units) {
-                if self.info.label.push(char.unwrap_or(char::REPLACEMENT_CHARACTER)).is_err() {
+            for char in text(&name) {
+                if self.info.label.push(char).is_err() {
                     break;
                 }
             }

@@ -17,7 +17,7 @@ const MAX_BYTES: u64 = 64 << 20;
 const EDGES: [u64; 8] = [0, 1, 0x7f, 0x80, 0xff, 0x7fff_ffff, 0x8000_0000_0000_0000, u64::MAX];
 
 /// Changes some bytes at places that `seed` chooses below `bytes.len()`.
-fn mutate(bytes: &mut [u8], seed: u64) {
+pub fn mutate(bytes: &mut [u8], seed: u64) {
     let mut random =
         noise(seed + 1, 400).chunks(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect::<Vec<_>>();
     let mut next = || random.pop().unwrap();

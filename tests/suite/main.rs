@@ -8,6 +8,7 @@
 
 mod cli;
 mod compat;
+mod damage;
 mod device;
 mod edit;
 mod faulty;
