@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn times_have_units() {
         let times =
-            |line| parse(line).map(|args| (args.max_time.unwrap().as_secs(), args.reconnect.as_secs()));
+            |line: &str| parse(line).map(|args| (args.max_time.unwrap().as_secs(), args.reconnect.as_secs()));
         assert_eq!(times("p --max-time 90 --reconnect=10m a").unwrap(), (90, 600));
         assert_eq!(times("p --max-time 2h a").unwrap(), (7200, 0));
         for wrong in ["", "x", "1w", "-1", "1.5", "99999999999999999d"] {

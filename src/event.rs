@@ -114,6 +114,14 @@ pub enum Event<'a> {
     Note(std::fmt::Arguments<'a>),
 }
 
+/// Hears nothing: for what was said already.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn tell(&self, _: Event<'_>) {}
+}
+
 /// Watches a job, from any thread.
 pub trait Observer: Sync {
     /// Takes one event.

@@ -43,7 +43,7 @@ type Page = [u64; WORDS];
 
 /// A set of cluster numbers below a fixed bound, at one bit a cluster in those pages of 32,768 clusters that hold
 /// any. The MFT walk also keeps record numbers in one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClusterSet {
     bound: u64,
     pages: Vec<Option<Box<Page>>>,

@@ -11,19 +11,13 @@ use ntfsrescue::interrupt::{self, Interrupt};
 use ntfsrescue::io::remote;
 use ntfsrescue::job::Job;
 use ntfsrescue::report::{Channel, Reporter};
-use ntfsrescue::run::{self, Ending};
+use ntfsrescue::run;
 
 /// Everything that fails, usage errors too: as ntfsclone does.
 const FAILED: u8 = 1;
-/// Something was lost, under `--strict`.
-const DAMAGED: u8 = 3;
 
 /// The disk went away.
 const GONE: u8 = 4;
-/// What a rescue might cost is used up.
-const BUDGET: u8 = 5;
-/// Interrupted; the same command goes on.
-const INTERRUPTED: u8 = 6;
 /// While rescuing, the target failed or is full.
 const TARGET: u8 = 7;
 
@@ -57,13 +51,7 @@ fn command_line(argv: Vec<OsString>) -> ExitCode {
     reporter.collect_log(log::LevelFilter::Warn);
     let interrupt = Interrupt::watch(|line| reporter.line(line));
     match run::run(&job, &Attended { reporter, interrupt: &interrupt }) {
-        Ok(outcome) => match outcome.ending {
-            Ending::Complete if job.strict && outcome.losses.any() => DAMAGED.into(),
-            Ending::Complete => ExitCode::SUCCESS,
-            Ending::Gone => GONE.into(),
-            Ending::Budget => BUDGET.into(),
-            Ending::Interrupted => INTERRUPTED.into(),
-        },
+        Ok(outcome) => outcome.exit_status(job.strict).into(),
         Err(error) => {
             reporter.error(&error);
             let status = match error {

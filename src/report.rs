@@ -227,7 +227,7 @@ impl Reporter {
 /// What a pass does, in a word.
 pub fn pass_name(pass: Pass) -> &'static str {
     match pass {
-        Pass::Forward => "copying",
+        Pass::Forward(_) => "copying",
         Pass::Down | Pass::Up => "going back",
         Pass::Probe(_) => "probing",
         Pass::Trim { .. } => "trimming",

@@ -17,6 +17,7 @@ use crate::io::target::{Room, Target, TargetError, TargetName};
 use crate::io::{Loss, ReadError, Sink, Source, WriteError};
 use crate::job::{Action, Job, MetadataOnly, SourceName};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
+use crate::ntfs::first::PatternError;
 use crate::ntfs::metadata::Collector;
 use crate::ntfs::scan::{Usage, scan};
 use crate::ntfs::shutdown::{has_unclean_log, is_hibernated};
@@ -87,6 +88,9 @@ pub enum RunError {
     /// The plan of a rescue cannot be read or kept.
     #[error(transparent)]
     Plan(#[from] FrozenError),
+    /// A pattern of files that come first.
+    #[error("--first: {0}")]
+    First(#[from] PatternError),
     /// A map without its plan.
     #[error("the map '{}' has lost its plan '{}': without it nobody knows where things are in the target", .0.display(), frozen::path_of(.0).display())]
     NoPlan(PathBuf),
@@ -162,6 +166,29 @@ pub struct Outcome {
     pub losses: Losses,
     /// Why it ended.
     pub ending: Ending,
+}
+
+impl Outcome {
+    /// The program's exit status.
+    pub fn exit_status(&self, strict: bool) -> u8 {
+        match self.ending {
+            Ending::Complete if strict && self.losses.any() => 3,
+            Ending::Complete => 0,
+            Ending::Gone => 4,
+            Ending::Budget => 5,
+            Ending::Interrupted => 6,
+        }
+    }
+
+    /// How it ended.
+    pub fn in_words(&self) -> &'static str {
+        match self.ending {
+            Ending::Complete => "complete",
+            Ending::Gone => "disk gone",
+            Ending::Budget => "budget used up",
+            Ending::Interrupted => "interrupted",
+        }
+    }
 }
 
 impl From<Losses> for Outcome {
@@ -262,7 +289,8 @@ fn copy_in_order(
 
     let reader = Reader::new(&disk, volume.info.sector_size, job.rescue, observer);
     let copy = Copy { job, target: &target, to_image, geometry: volume.info.geometry, observer };
-    let mut losses = Losses { bytes: 0, structures: volume.nr_damaged + usage.nr_damaged };
+    let mut losses =
+        Losses { bytes: 0, structures: volume.nr_damaged + usage.nr_damaged + usage.nr_unreadable };
     match (collector, job.metadata) {
         (Some(collector), Some(MetadataOnly { keep_times, .. })) => {
             let metadata = collector.conclude(&volume, usage.claimed_twice, tolerance, observer)?;

@@ -44,6 +44,16 @@ impl Patterns {
         Ok(Patterns(patterns.into_iter().map(parse).collect::<Result<_, _>>()?))
     }
 
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The patterns, as they are compared.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(glob::Pattern::as_str)
+    }
+
     /// Does the path itself match? Counts it for each pattern that it matches.
     fn matches(&self, path: &str, counts: &mut [u64]) -> bool {
         let options = glob::MatchOptions {

@@ -37,8 +37,12 @@ pub struct Usage {
     pub nr_records_in_use: u64,
     /// The record of the file in which Windows keeps its memory while it sleeps, if there is one.
     pub hiberfile: Option<u64>,
-    /// Records of files, and other structures, that could not be used.
+    /// Those of them that are so beyond doubt, where some are only taken because `$Bitmap` cannot be read.
+    pub sure: Option<ClusterSet>,
+    /// Records of files, and other structures, that make no sense.
     pub nr_damaged: u64,
+    /// Records that could not be read.
+    pub nr_unreadable: u64,
 }
 
 /// How many clusters `$Bitmap` and the MFT disagree about.
@@ -90,7 +94,10 @@ struct Scan<'v> {
     collector: Option<&'v mut Collector>,
     nr_in_use: u64,
     hiberfile: Option<u64>,
+    /// Clusters whose bits in `$Bitmap` cannot be had.
+    doubtful: ClusterSet,
     nr_damaged: u64,
+    nr_unreadable: u64,
 }
 
 /// Finds the clusters in use and checks them. Clusters that `$BadClus` lists are not among them. What
@@ -117,7 +124,9 @@ pub fn scan<'v>(
         collector,
         nr_in_use: 0,
         hiberfile: None,
+        doubtful: ClusterSet::new(volume.info.geometry.nr_clusters),
         nr_damaged: 0,
+        nr_unreadable: 0,
     };
     observer.tell(Event::Phase(Phase::Scan));
     scan.sweep()?;
@@ -173,7 +182,17 @@ impl Scan<'_> {
 
     /// Tells of a record in use that cannot be used; where that is not tolerated, the end.
     fn lose(&mut self, mft_no: u64, fault: Fault) -> Result<(), Error> {
-        self.tolerate(self.record_error(mft_no, fault))?;
+        let is_unreadable = matches!(fault, Fault::Unreadable(_));
+        let error = self.record_error(mft_no, fault);
+        if is_unreadable && self.tolerance.forgives(&error) {
+            // A dead zone holds thousands of them.
+            self.nr_unreadable += 1;
+            if self.nr_unreadable <= MAX_TOLD {
+                self.observer.tell(Event::Warning(format_args!("{error}")));
+            }
+        } else {
+            self.tolerate(error)?;
+        }
         self.claim_copy(mft_no)
     }
 
@@ -350,7 +369,7 @@ impl Scan<'_> {
                 Err(error) if error.loss() != Loss::BadArea => return Err(error.into()),
                 Err(error) => {
                     self.observer.tell(Event::Warning(format_args!("$Bitmap: {error}; taken as in use")));
-                    self.used.insert_extent(Extent { lcn: Lcn(at * 8), len: part.len() as u64 * 8 });
+                    self.doubtful.insert_extent(Extent { lcn: Lcn(at * 8), len: part.len() as u64 * 8 });
                 }
             }
         }
@@ -378,7 +397,7 @@ impl Scan<'_> {
         }
         self.observer.tell(Event::Warning(format_args!("{error}; every cluster it should cover is taken")));
         self.nr_damaged += 1;
-        self.used.insert_extent(Extent { lcn: Lcn(at * 8), len: u64::MAX });
+        self.doubtful.insert_extent(Extent { lcn: Lcn(at * 8), len: u64::MAX });
         Ok(())
     }
 
@@ -398,8 +417,22 @@ impl Scan<'_> {
                 self.mismatches
             )));
         }
+        if self.nr_unreadable > MAX_TOLD {
+            self.observer.tell(Event::Warning(format_args!(
+                "{} MFT records cannot be read; $Bitmap tells which clusters they have",
+                self.nr_unreadable
+            )));
+        }
         for extent in self.bad_clusters.extents() {
             self.used.remove_extent(extent);
+            self.doubtful.remove_extent(extent);
+        }
+        let mut sure = None;
+        if self.doubtful.find(0, true) < self.doubtful.bound() {
+            sure = Some(self.used.clone());
+            for extent in self.doubtful.extents() {
+                self.used.insert_extent(extent);
+            }
         }
         Ok(Usage {
             nr_used: self.used.count(),
@@ -407,7 +440,9 @@ impl Scan<'_> {
             claimed_twice: self.claimed_twice,
             nr_records_in_use: self.nr_in_use,
             hiberfile: self.hiberfile,
+            sure,
             nr_damaged: self.nr_damaged,
+            nr_unreadable: self.nr_unreadable,
         })
     }
 }

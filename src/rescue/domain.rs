@@ -42,6 +42,14 @@ impl<'a> Domain<'a> {
         Some(ByteRange { pos, len: end - pos })
     }
 
+    /// The whole stretch that holds a wanted byte.
+    pub fn around(&self, pos: u64) -> ByteRange {
+        let Some(behind) = self.next(pos) else { return ByteRange { pos, len: 0 } };
+        let start =
+            self.prev(pos).filter(|before| before.end() == pos).map_or(behind.pos, |before| before.pos);
+        ByteRange { pos: start, len: behind.end() - start }
+    }
+
     /// All stretches, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = ByteRange> + '_ {
         let mut at = 0;
@@ -81,6 +89,10 @@ mod tests {
             assert_eq!(domain.prev(before).map(as_pair), Some(found), "before {before}");
         }
         assert_eq!(domain.prev(0), None);
+        assert_eq!(
+            [0, 19, 985, 1003].map(|pos| as_pair(domain.around(pos))),
+            [(0, 20), (0, 20), (980, 1000), (1000, 1005)]
+        );
         let none = Domain::new(&clusters, 10, ByteRange { pos: 1000, len: 0 });
         assert_eq!((none.next(1000), none.prev(1000).map(as_pair)), (None, Some((980, 1000))));
     }

@@ -1,7 +1,7 @@
 //! Rescuing out of order: healthy areas first, everywhere, and a bad area is never fought over while good data waits.
 //!
 //! The passes over a domain, each of which reads what the ones before it have left:
-//! - *forward* in blocks; an error makes it jump ahead ([`Zones`]);
+//! - *forward* in blocks, long stretches first, which cost no seeks; an error makes it jump ahead ([`Zones`]);
 //! - the *edges* of what was jumped over, from the good side until an error: downwards, then upwards;
 //! - *probes* in the middle of what still lies between two errors, the longest first, and the edges of what they find;
 //! - *trimming*: blocks that failed, sector by sector from their good sides to the first bad sector;
@@ -43,6 +43,9 @@ const LONGEST_PROBED: u64 = 1 << 32;
 const PROBED_BEFORE_TRIMMING: u64 = 8 << 20;
 const SHORTEST_PROBED: u64 = 1 << 20;
 
+/// A stretch that takes as long to read as the way to it: 10 ms at 100 MB/s.
+const LONG: u64 = 1 << 20;
+
 /// How large the reads are, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -57,8 +60,8 @@ pub struct Sizes {
 /// What is read next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// Forward in blocks, jumping ahead at errors.
-    Forward,
+    /// Forward in blocks, jumping ahead at errors, over wanted stretches of at least so many bytes.
+    Forward(u64),
     /// From good data downwards, until an error.
     Down,
     /// From good data upwards, until an error.
@@ -216,7 +219,8 @@ impl<'d> Rescue<'d> {
 
     /// All passes that find healthy data.
     pub fn add_healthy(&mut self, domain: usize) {
-        self.add(domain, Pass::Forward);
+        self.add(domain, Pass::Forward(LONG));
+        self.add(domain, Pass::Forward(0));
         self.add(domain, Pass::Down);
         self.add(domain, Pass::Up);
     }
@@ -384,7 +388,7 @@ impl<'d> Rescue<'d> {
             let Stage { pass, domain } = *self.stages.last()?;
             let domain = *self.domains.get(domain)?;
             let range = match pass {
-                Pass::Forward => self.next_forward(&domain),
+                Pass::Forward(at_least) => self.next_forward(&domain, at_least),
                 Pass::Down => self.next_down(&domain),
                 Pass::Up => self.next_up(&domain),
                 Pass::Probe(length) => self.next_probe(&domain, length),
@@ -428,8 +432,8 @@ impl<'d> Rescue<'d> {
         }
         self.at = range.end();
         match pass {
-            Pass::Forward if good && !slow => self.zones.good(range.pos, range.end()),
-            Pass::Forward => {
+            Pass::Forward(_) if good && !slow => self.zones.good(range.pos, range.end()),
+            Pass::Forward(_) => {
                 let end = self.zones.bad(range.pos, range.end());
                 self.at = end.next_multiple_of(self.sizes.block);
             }
@@ -516,9 +520,14 @@ impl<'d> Rescue<'d> {
         Rescue::front(piece, self.sizes.logical)
     }
 
-    fn next_forward(&mut self, domain: &Domain<'_>) -> Option<ByteRange> {
+    fn next_forward(&mut self, domain: &Domain<'_>, at_least: u64) -> Option<ByteRange> {
         loop {
             let piece = self.wanted(domain, State::NonTried, self.at)?;
+            let stretch = domain.around(piece.pos);
+            if stretch.len < at_least {
+                self.at = stretch.end();
+                continue;
+            }
             match self.zones.expected(piece.pos) {
                 Some(end) => self.at = end.next_multiple_of(self.sizes.block),
                 None => return Some(self.block(piece)),

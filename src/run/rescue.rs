@@ -1,14 +1,14 @@
 //! Rescues a volume from a failing disk to a file or device: in any order, with a map, and on after it has ended.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{
     Losses, Outcome, RunError, refuse_writable_mount, tell_space, warn_of_sector_size, warn_of_shutdown,
 };
 use crate::copy::rescue::{Ending, Keeper, Meter, pump};
 use crate::copy::survey::{Survey, sizes_of};
-use crate::event::{Event, Observer, Phase};
+use crate::event::{Event, Observer, Phase, Silent};
 use crate::extent::{ByteRange, ClusterSet};
 use crate::image;
 use crate::io::disk::Disk;
@@ -21,6 +21,7 @@ use crate::io::{PlacedSink, Source};
 use crate::job::Job;
 use crate::ntfs::attr::types;
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
+use crate::ntfs::first::{Patterns, first_clusters};
 use crate::ntfs::mft::Value;
 use crate::ntfs::scan::scan;
 use crate::ntfs::volume::backup_boot_sector;
@@ -33,11 +34,13 @@ use crate::rescue::passes::{End, Pass};
 use crate::rescue::{Area, Areas, Domain, Rescue, State};
 
 mod complete;
+mod result;
 mod source;
 
 pub(super) use complete::finish;
 use complete::{Unfinished, complete};
-use source::Opened;
+use result::{Circumstances, find_hit, write_report};
+use source::{Opened, TargetSource};
 
 /// Time between two looks for a disk that has gone away.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -66,6 +69,8 @@ pub(super) fn rescue_volume(
     observer: &dyn Observer,
 ) -> Result<Outcome, RunError> {
     let start = Instant::now();
+    let started = SystemTime::now();
+    let patterns = Patterns::parse(&job.how.first)?;
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
     let store = LocalStore;
@@ -118,7 +123,7 @@ pub(super) fn rescue_volume(
                 None => (Areas::new(opened.len(), SURVEY_UNIT.into()), None),
                 Some(map) => (areas_of(map, opened.len(), SURVEY_UNIT)?, Some(Disk::open(target.path())?)),
             };
-            let begun = begin(form, &opened, areas, in_target.as_ref(), &target, observer)?;
+            let begun = begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer)?;
             if let Some(file) = &job.how.map {
                 frozen::freeze(&store, &frozen::path_of(file), &begun.plan, &begun.facts)?;
             }
@@ -129,13 +134,23 @@ pub(super) fn rescue_volume(
     write_domain_out(job, &store, &plan, opened.len())?;
 
     let mut sink = target.open_placed(&plan, form)?;
+    let mut first = first;
+    if mapped == Mapped::Resumed && earlier.is_some_and(|earlier| earlier.generation.is_some()) {
+        put_held(&facts, &plan, sink.as_mut())?;
+        let source = TargetSource { sink: sink.as_ref(), areas: &areas, repaired: &[], len: opened.len() };
+        if let Ok(volume) = Volume::open(&source, Tolerance::RESCUE, &Silent) {
+            first = first_of(&volume, &patterns, observer)?;
+        }
+    }
     let all_clusters = whole_of(&plan, job.how.whole);
     let mut rescue = Rescue::new(areas, opened.len(), sizes_of(&opened), job.how.budget);
     let domains = domains_of(&plan, &first, all_clusters.as_ref());
     let indexes: Vec<_> = domains.iter().map(|domain| rescue.add_domain(*domain)).collect();
     rescue.add_all(&indexes, job.how.retries);
     let domain = domains.last().copied().unwrap_or_else(|| plan.domain());
-    put_held(&facts, &plan, sink.as_mut())?;
+    if mapped != Mapped::Resumed {
+        put_held(&facts, &plan, sink.as_mut())?;
+    }
     place(&stash, &plan, rescue.areas_mut(), sink.as_mut(), mapped)?;
     drop(stash);
 
@@ -171,6 +186,7 @@ pub(super) fn rescue_volume(
         rescue.revive();
     };
     drop(opened);
+    let elapsed = start.elapsed();
 
     if ending == Ending::Stopped {
         if job.how.map.is_none() {
@@ -189,15 +205,46 @@ pub(super) fn rescue_volume(
     let completed = complete(&unfinished, sink.as_mut(), observer)
         .inspect_err(|_| tell_what_is_left(job, &target, observer))?;
     keeper.conclude(&rescue)?;
+    let hit = find_hit(&unfinished, &completed, sink.as_ref(), job.report.is_some(), observer);
+    drop(sink);
     target.publish()?;
-    Ok(Outcome {
-        losses: Losses { bytes: completed.marked, structures: nr_damaged },
+    let outcome = Outcome {
+        losses: Losses { bytes: completed.marked, structures: nr_damaged + hit.lost.nr_records },
         ending: match ending {
             Ending::End(End::Complete) | Ending::Stopped => super::Ending::Complete,
             Ending::End(End::Gone) => super::Ending::Gone,
             Ending::End(End::Errors | End::Time) => super::Ending::Budget,
         },
-    })
+    };
+    if let Some(report) = &job.report {
+        let circumstances = Circumstances {
+            source: path,
+            known: &known,
+            started,
+            elapsed,
+            outcome: outcome.in_words(),
+            exit_status: outcome.exit_status(job.strict),
+        };
+        write_report(report, &store, &circumstances, &unfinished, completed, hit)?;
+    }
+    Ok(outcome)
+}
+
+/// The clusters that come first: those of files that match, then of the indexes on the way to them.
+fn first_of(
+    volume: &Volume<'_>,
+    patterns: &Patterns,
+    observer: &dyn Observer,
+) -> Result<Vec<ClusterSet>, RunError> {
+    if patterns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let first = first_clusters(volume, patterns, observer)?;
+    observer.tell(Event::Note(format_args!("Files that come first: {}", first.nr_files)));
+    for (pattern, _) in patterns.texts().zip(&first.matches).filter(|(_, nr)| **nr == 0) {
+        observer.tell(Event::Warning(format_args!("--first '{pattern}': no file that is known matches")));
+    }
+    Ok(vec![first.files, first.indexes])
 }
 
 /// Bytes for a bit of [`Areas`] before the cluster size is known.
@@ -206,6 +253,7 @@ const SURVEY_UNIT: u32 = 4096;
 /// Reads what makes the rest readable, and decides what is copied.
 fn begin(
     form: Form,
+    patterns: &Patterns,
     source: &dyn Source,
     areas: Areas,
     in_target: Option<&Disk>,
@@ -233,6 +281,8 @@ fn begin(
         return Err(Error::Stopped.into());
     }
     let nr_damaged = volume.nr_damaged + usage.nr_damaged;
+    let mut first = first_of(&volume, patterns, observer)?;
+    first.extend(usage.sure);
     let (sector_size, volume_serial) = (volume.info.sector_size, volume.info.serial);
     let plan = Plan::new(geometry, usage.used, usage.nr_used);
     tell_space(plan.nr_used, geometry, observer);
@@ -258,14 +308,14 @@ fn begin(
         extra_cluster: held(extra_range(&plan)),
     };
     let areas = found.areas.with_unit(source.len(), geometry.cluster_size.into());
-    Ok(Begun { plan, facts, areas, stash: found.stash, first: Vec::new(), nr_damaged })
+    Ok(Begun { plan, facts, areas, stash: found.stash, first, nr_damaged })
 }
 
 /// Reads `$MFT` and `$Bitmap` as far as that goes without fighting, so that their parsers find all in memory.
 fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> {
     let geometry = &volume.info.geometry;
-    let healthy = [Pass::Forward, Pass::Down, Pass::Up];
-    let trimmed = [Pass::Forward, Pass::Down, Pass::Up, Pass::Trim { last: false }];
+    let healthy = [Pass::Forward(0), Pass::Down, Pass::Up];
+    let trimmed = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
     let read = |clusters: &ClusterSet, passes: &[Pass]| {
         let nothing = ByteRange { pos: 0, len: 0 };
         let domain = Domain::new(clusters, geometry.cluster_size.into(), nothing);
@@ -475,7 +525,7 @@ impl Keeper for MapKeeper<'_> {
 /// ddrescue's name for a pass, and its number among those of this name.
 fn phase_of(pass: Option<Pass>) -> (MapPhase, u32) {
     match pass {
-        Some(Pass::Forward) => (MapPhase::Copying, 1),
+        Some(Pass::Forward(_)) => (MapPhase::Copying, 1),
         Some(Pass::Down) => (MapPhase::Copying, 2),
         Some(Pass::Up) => (MapPhase::Copying, 3),
         Some(Pass::Probe(_)) => (MapPhase::Copying, 4),

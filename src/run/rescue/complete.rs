@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::super::{Ending, Losses, Outcome, RunError};
+use super::result::find_hit;
 use super::source::TargetSource;
 use super::{areas_of, boot_range, pieces, put_held, tell_lost};
 use crate::copy::survey::BLOCK;
-use crate::event::{Event, Observer, Phase};
+use crate::event::{Event, Observer, Phase, Silent};
 use crate::extent::ByteRange;
 use crate::io::store::LocalStore;
 use crate::io::target::{Mapped, Target, TargetName};
@@ -17,6 +18,7 @@ use crate::ntfs::record::Record;
 use crate::ntfs::volume::backup_boot_sector;
 use crate::ntfs::{Tolerance, Volume};
 use crate::plan::Plan;
+use crate::report::summary::Repaired;
 use crate::rescue::frozen::{self, Facts};
 use crate::rescue::mapstore::MapStore;
 use crate::rescue::mark::mark_lost;
@@ -40,15 +42,24 @@ pub struct Unfinished<'a> {
 struct Repair {
     pos: u64,
     bytes: Vec<u8>,
+    /// What they are.
+    what: String,
 }
 
 /// What became of what was not read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Completed {
     /// Bytes that are marked.
     pub marked: u64,
+    /// What is written from copies.
+    pub repaired: Vec<Repaired>,
+}
+
+impl Completed {
     /// Bytes that are written from copies.
-    pub repaired: u64,
+    pub fn repaired_bytes(&self) -> u64 {
+        self.repaired.iter().map(|repaired| repaired.range.len).sum()
+    }
 }
 
 /// Completes the target.
@@ -72,14 +83,14 @@ pub fn complete(
         sink.put(piece.pos, data)?;
         completed.marked += piece.len;
     }
-    for Repair { pos, bytes } in &repairs {
-        sink.put(*pos, bytes)?;
+    for Repair { pos, bytes, what } in repairs {
+        sink.put(pos, &bytes)?;
         let len = bytes.len() as u64;
         completed.marked -= len;
-        completed.repaired += len;
         observer.tell(Event::Note(format_args!(
-            "Repaired: {len} bytes at byte {pos} ({pos:#x}) are written from their copy."
+            "Repaired: {len} bytes at byte {pos} ({pos:#x}), {what}, are written from their copy."
         )));
+        completed.repaired.push(Repaired { range: ByteRange { pos, len }, what });
     }
     observer.tell(Event::Phase(Phase::Sync));
     sink.finish()?;
@@ -97,7 +108,7 @@ fn repairs(unfinished: &Unfinished<'_>, sink: &dyn PlacedSink) -> Vec<Repair> {
     if is_lost(boot_range(plan))
         && let Some((copy, _)) = backup_boot_sector(&source)
     {
-        repairs.extend(copied(areas, sector, &source, copy, |_| true));
+        repairs.extend(copied(areas, sector, &source, copy, "boot sector", |_| true));
     }
     let Ok(volume) = Volume::open(&source, Tolerance::RESCUE, &Silent) else { return repairs };
     for mft_no in 0..NR_MIRRORED {
@@ -108,7 +119,7 @@ fn repairs(unfinished: &Unfinished<'_>, sink: &dyn PlacedSink) -> Vec<Repair> {
         let is_wanted = domain.next(pos).is_some_and(|wanted| wanted.pos == pos && wanted.len >= record.len);
         if is_wanted && is_lost(record) {
             let parses = |bytes: &[u8]| Record::parse(&mut bytes.to_vec()).is_ok();
-            repairs.extend(copied(areas, record, &source, copy, parses));
+            repairs.extend(copied(areas, record, &source, copy, &format!("MFT record {mft_no}"), parses));
         }
     }
     repairs
@@ -120,6 +131,7 @@ fn copied(
     original: ByteRange,
     source: &TargetSource<'_>,
     copy_pos: u64,
+    what: &str,
     fits: impl Fn(&[u8]) -> bool,
 ) -> Vec<Repair> {
     let mut whole = vec![0; original.len as usize];
@@ -133,17 +145,10 @@ fn copied(
             return Vec::new();
         }
         if !is_here {
-            repairs.push(Repair { pos: area.range.pos, bytes: part.to_vec() });
+            repairs.push(Repair { pos: area.range.pos, bytes: part.to_vec(), what: what.to_owned() });
         }
     }
     if fits(&whole) { repairs } else { Vec::new() }
-}
-
-/// Hears nothing: what there is to say was said when it was read from the disk.
-struct Silent;
-
-impl Observer for Silent {
-    fn tell(&self, _: Event<'_>) {}
 }
 
 /// Completes the target of a rescue without its disk.
@@ -167,6 +172,7 @@ pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<O
     tell_lost(&domain, &areas, observer);
     let unfinished = Unfinished { plan: &plan, facts: &facts, domain, areas: &areas, repairs: true };
     let completed = complete(&unfinished, sink.as_mut(), observer)?;
+    find_hit(&unfinished, &completed, sink.as_ref(), false, observer);
     target.publish()?;
     Ok(Outcome { losses: Losses { bytes: completed.marked, structures: 0 }, ending: Ending::Complete })
 }
