@@ -22,8 +22,8 @@ pub struct Pattern {
     pub name: &'static str,
     /// What it is, in a few words.
     pub about: &'static str,
-    /// Is so much unreadable that reading each sector of it would take days? Then no run is longer than
-    /// [`CUT_S`](crate::tools::CUT_S).
+    /// Is so much unreadable that trying each sector of it takes days? Then runs are cut at
+    /// [`CUT_S`](crate::tools::CUT_S), all but those of the first seed.
     pub endless: bool,
     draw: fn(&mut Faults, &Healthy, &mut Random),
 }
@@ -70,7 +70,7 @@ pub const PATTERNS: &[Pattern] = &[
     Pattern {
         name: "dead-start",
         about: "the first 1 to 4 MiB are dead, with the beginning of $MFT; 15 bad spots in used places",
-        endless: true,
+        endless: false,
         draw: |faults, volume, random| {
             faults.bad(0..random.within(MIB..=4 * MIB));
             faults.spots(volume, random, 15, 1..=8);

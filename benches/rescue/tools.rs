@@ -14,7 +14,7 @@ use ntfsrescue::interrupt::Interrupt;
 use crate::disk::{Dying, Making, send, tied};
 use crate::history::Entry;
 use crate::sectors::{SECTOR, Sectors};
-use crate::volume::{Healthy, WANTED};
+use crate::volume::{Healthy, SEEDS_PER_VOLUME, WANTED};
 
 /// What can go wrong in a benchmark: it says so and ends.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -29,7 +29,7 @@ pub const CUT_S: u32 = 600;
 pub const MARKS_S: &[u32] = &[1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 2400];
 
 /// How long a tool may go on when its disk is dead: it only reads errors then. As long once more after each request to end.
-const LAST_BREATH: Duration = Duration::from_secs(2);
+const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// How often a running tool is looked at.
 const LOOK: Duration = Duration::from_millis(2);
@@ -44,6 +44,8 @@ pub struct Tool {
     pub command: &'static [&'static str],
     /// Whether all that it reads well is in its output.
     pub keeps: Keeps,
+    /// It is run with each so manyth seed only, from the first on.
+    pub each_nth_seed: u64,
     /// Options of our program that it takes: without one of them there is no such tool.
     pub needs: &'static [&'static str],
     /// Another tool of ours that is older than this one, and is left out where this one is there.
@@ -64,6 +66,7 @@ pub enum Keeps {
 pub const DOMAIN: &str = "ddrescue-domain";
 pub const WHOLE: &str = "ddrescue";
 pub const OURS: &str = "ours";
+pub const OURS_PLAIN: &str = "ours-plain";
 pub const OURS_FIRST: &str = "ours-first";
 
 /// All tools.
@@ -73,6 +76,8 @@ pub const TOOLS: &[Tool] = &[
         title: "ntfsclone --rescue",
         command: &["ntfsclone", "-q", "-f", "--rescue", "-o", "{out}", "{dev}"],
         keeps: Keeps::Some,
+        // Slow, and no goal speaks of it: one seed of each volume.
+        each_nth_seed: SEEDS_PER_VOLUME,
         needs: &[],
         replaces: None,
     },
@@ -81,6 +86,7 @@ pub const TOOLS: &[Tool] = &[
         title: "ddrescue -d, whole disk",
         command: &["ddrescue", "-q", "-d", "{dev}", "{out}", "{map}"],
         keeps: Keeps::AllItReads,
+        each_nth_seed: 1,
         needs: &[],
         replaces: None,
     },
@@ -89,14 +95,16 @@ pub const TOOLS: &[Tool] = &[
         title: "ddrescue -d, perfect domain",
         command: &["ddrescue", "-q", "-d", "-m", "{domain}", "{dev}", "{out}", "{map}"],
         keeps: Keeps::AllItReads,
+        each_nth_seed: 1,
         needs: &[],
         replaces: None,
     },
     Tool {
-        name: "ours-plain",
+        name: OURS_PLAIN,
         title: "ntfsrescue --rescue",
         command: &["{ours}", "-q", "--rescue", "-o", "{out}", "{dev}"],
         keeps: Keeps::Some,
+        each_nth_seed: 1,
         needs: &[],
         replaces: None,
     },
@@ -105,8 +113,9 @@ pub const TOOLS: &[Tool] = &[
         title: "ntfsrescue --rescue --map",
         command: &["{ours}", "-q", "--rescue", "--map", "{map}", "-o", "{out}", "{dev}"],
         keeps: Keeps::AllItReads,
+        each_nth_seed: 1,
         needs: &["--map"],
-        replaces: Some("ours-plain"),
+        replaces: Some(OURS_PLAIN),
     },
     Tool {
         name: OURS_FIRST,
@@ -115,10 +124,18 @@ pub const TOOLS: &[Tool] = &[
             "{ours}", "-q", "--rescue", "--map", "{map}", "--first", "{wanted}", "-o", "{out}", "{dev}",
         ],
         keeps: Keeps::AllItReads,
+        each_nth_seed: 1,
         needs: &["--map", "--first"],
         replaces: None,
     },
 ];
+
+impl Tool {
+    /// The tool of this name.
+    pub fn named(name: &str) -> Outcome<&'static Tool> {
+        TOOLS.iter().find(|tool| tool.name == name).ok_or_else(|| format!("unknown tool '{name}'").into())
+    }
+}
 
 /// The tools that can be run with this build of our program.
 pub fn tools(ours: &Path) -> Outcome<Vec<&'static Tool>> {

@@ -36,6 +36,10 @@ const MAX_FILE: u64 = 256 << 20;
 pub const WANTED: &str = "wanted";
 const WANTED_SHARE: u64 = 20;
 
+/// So many seeds share a volume, and so many volumes there are.
+pub const SEEDS_PER_VOLUME: u64 = 5;
+const NR_VOLUMES: u64 = 4;
+
 /// Goes into the name of a volume: to be raised when another one would be made.
 const RECIPE: u32 = 1;
 
@@ -57,8 +61,9 @@ pub struct Healthy {
 }
 
 impl Healthy {
-    /// The volume of this number; made now if it is not there.
-    pub fn get(folder: &Path, number: u64) -> Outcome<Healthy> {
+    /// The volume of a seed; made now if it is not there.
+    pub fn of_seed(folder: &Path, seed: u64) -> Outcome<Healthy> {
+        let number = seed.saturating_sub(1) / SEEDS_PER_VOLUME % NR_VOLUMES;
         let path = folder.join(format!("volume-{RECIPE}-{number}.raw"));
         let list = path.with_extension("wanted");
         if !path.exists() {
