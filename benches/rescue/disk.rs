@@ -64,8 +64,8 @@ impl Dying {
     fn start(&mut self, making: &Making<'_>) -> Outcome<()> {
         let socket = self.at("socket");
         let marks: Vec<_> = making.marks_s.iter().map(u32::to_string).collect();
-        let nbdkit = tied("nbdkit")
-            .args(["-f", "-t", "1", "-U", text(&socket), text(making.plugin)])
+        let nbdkit = Command::new("nbdkit")
+            .args(["-f", "-t", "1", "--exit-with-parent", "-U", text(&socket), text(making.plugin)])
             .arg(format!("img={}", making.image.display()))
             .arg(format!("faults={}", making.faults.display()))
             .args(["stat", "log", "armed", "pause"].map(|name| format!("{name}={}", self.at(name).display())))
@@ -143,7 +143,7 @@ impl Dying {
             let _ended = nbdfuse.wait();
         }
         if let Some(mut nbdkit) = self.nbdkit.take() {
-            send(&nbdkit, Signal::SIGHUP);
+            send(&nbdkit, Signal::SIGTERM);
             let _ended = nbdkit.wait();
         }
     }

@@ -28,6 +28,7 @@
 #include <unistd.h>
 #include <fcntl.h>
 #include <errno.h>
+#include <signal.h>
 #include <sys/stat.h>
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_SERIALIZE_ALL_REQUESTS
 enum kind { BAD, SLOW, WEAK };
@@ -98,6 +99,10 @@ static int get_ready(void) {
     }
     if (log_path && !(log_file = fopen(log_path, "w"))) { nbdkit_error("cannot open log"); return -1; }
     armed = !armed_path;
+    sigset_t end;                                             /* by which nbdkit --exit-with-parent ends */
+    sigemptyset(&end);
+    sigaddset(&end, SIGTERM);
+    sigprocmask(SIG_UNBLOCK, &end, NULL);                     /* whoever started us may have blocked it */
     return 0;
 }
 static int64_t get_size(void *h) { return size; }
