@@ -205,10 +205,7 @@ impl Bench<'_> {
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.options.jobs.max(1)).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().map_err(|_| "a thread failed")?)
-                .collect::<Outcome<()>>()
+            threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread failed")?)
         })?;
         let mut rows = rows.into_inner().map_err(|_| "a thread failed")?;
         let place = |row: &Row| PATTERNS.iter().position(|pattern| pattern.name == row.pattern);
