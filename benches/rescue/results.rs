@@ -35,6 +35,8 @@ pub struct Row {
     /// Of the folder for `--first`: what can be read, and what of it was read within [`FIRST_S`].
     pub wanted: u64,
     pub wanted_in_time: u64,
+    /// Stretches of it that cannot be read: about so many errors it costs to read the rest.
+    pub wanted_spots: u64,
     /// Held, and reads that had failed, had the disk died after [`LIVES_S`].
     pub held: Vec<u64>,
     pub bad_reads: Vec<u64>,
@@ -60,6 +62,8 @@ impl Row {
         ran: &Ran,
     ) -> Row {
         let wanted = faults.readable(&volume.wanted);
+        let mut lost = volume.wanted.clone();
+        lost.remove_all(&wanted);
         let held = |times_s: &[f64], what: &Sectors| match tool.keeps {
             Keeps::AllItReads => held_at(&ran.entries, times_s, what, volume.len),
             Keeps::Some => times_s.iter().map(|time_s| between_marks(ran, *time_s)).collect(),
@@ -73,6 +77,7 @@ impl Row {
             readable: faults.readable(&volume.used).count(),
             wanted: wanted.count(),
             wanted_in_time: read_by(&ran.entries, FIRST_S, volume.len).count_common(&wanted),
+            wanted_spots: lost.ranges().len() as u64,
             held: held(&lives_s, &volume.used),
             bad_reads: bad_reads_at(&ran.entries, &lives_s),
             end_held: held(&[f64::INFINITY], &volume.used)[0],
@@ -116,14 +121,17 @@ pub fn percent(rows: &[&Row], held: impl Fn(&Row) -> u64) -> f64 {
 
 /// Writes the raw numbers.
 pub fn write_csv(rows: &[Row], path: &Path) -> io::Result<()> {
-    let mut text = String::from("pattern,seed,tool,used,readable,wanted,wanted_in_20s");
+    let mut text = String::from("pattern,seed,tool,used,readable,wanted,wanted_in_20s,wanted_spots");
     for life_s in LIVES_S {
         let _infallible = write!(text, ",held_{life_s}s,bad_reads_{life_s}s");
     }
     text += ",held_end,bad_reads_end,end_s,cut,real_s\n";
     for row in rows {
-        let Row { pattern, seed, tool, used, readable, wanted, wanted_in_time, .. } = row;
-        let _infallible = write!(text, "{pattern},{seed},{tool},{used},{readable},{wanted},{wanted_in_time}");
+        let Row { pattern, seed, tool, used, readable, wanted, wanted_in_time, wanted_spots, .. } = row;
+        let _infallible = write!(
+            text,
+            "{pattern},{seed},{tool},{used},{readable},{wanted},{wanted_in_time},{wanted_spots}"
+        );
         for (held, bad_reads) in row.held.iter().zip(&row.bad_reads) {
             let _infallible = write!(text, ",{held},{bad_reads}");
         }

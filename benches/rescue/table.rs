@@ -136,7 +136,17 @@ pub fn verdict(pattern: &Pattern, rows: &[Row]) -> (String, usize) {
         goals.push(Goal::at_least("20 s: --first, of what can be read, worst seed", worst, 100.0, " %"));
     }
     let nr_missed = goals.iter().filter(|goal| goal.moot.is_none() && !goal.is_reached()).count();
-    (goals.iter().map(Goal::line).collect(), nr_missed)
+    let mut lines: String = goals.iter().map(Goal::line).collect();
+    if !first.is_empty() {
+        lines += &format!(
+            "    (mean {:.3} %; whole with {} of {} seeds; {:.1} bad stretches in it, about as many errors)\n",
+            mean(&first, |row| 100.0 * row.wanted_in_time as f64 / row.wanted as f64),
+            first.iter().filter(|row| row.wanted_in_time == row.wanted).count(),
+            first.len(),
+            mean(&first, |row| row.wanted_spots as f64)
+        );
+    }
+    (lines, nr_missed)
 }
 
 fn early(ours: &[&Row], domain: &[&Row], whole: &[&Row]) -> Vec<Goal> {
