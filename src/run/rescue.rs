@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::opened::Opened;
 use super::{
     Losses, Outcome, RunError, refuse_writable_mount, tell_space, warn_of_sector_size, warn_of_shutdown,
 };
@@ -43,7 +44,7 @@ mod source;
 pub(super) use complete::finish;
 use complete::{Unfinished, complete};
 use result::{Circumstances, find_hit, write_report};
-use source::{Opened, TargetSource};
+use source::TargetSource;
 
 /// Time between two looks for a disk that has gone away.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
