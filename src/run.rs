@@ -125,13 +125,12 @@ pub enum RunError {
 impl RunError {
     /// Did the target fail, or has it no more room?
     pub fn is_of_target(&self) -> bool {
-        let cause = match self {
+        match self {
             RunError::Copy { cause } => matches!(cause, CopyError::Write(_)),
             RunError::Target(cause) => matches!(cause, TargetError::Write(_)),
             RunError::Finish(_) => true,
             _ => false,
-        };
-        cause
+        }
     }
 
     /// Has the source gone away?

@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crc32fast::Hasher;
-use nix::sys::statfs::{FsType, MSDOS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, MSDOS_SUPER_MAGIC, statfs};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -87,10 +87,24 @@ impl RecordHead {
     }
 }
 
-/// How far behind its end a file takes bytes cheaply; none where it makes no difference.
-pub fn reach_of(file: &File) -> io::Result<Option<u64>> {
-    let kind = fstatfs(file)?.filesystem_type();
-    Ok((kind == MSDOS_SUPER_MAGIC || kind == FsType(EXFAT.into())).then_some(REACH))
+/// What a file system does with long files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// How far behind its end a file takes bytes cheaply; none where holes make it all the same.
+    pub reach: Option<u64>,
+    /// Bytes of the longest file, where that is worth asking.
+    pub longest: u64,
+}
+
+/// Looks at the file system that `path` is on.
+pub fn features_of(path: &Path) -> io::Result<Features> {
+    let kind = statfs(path)?.filesystem_type();
+    let is_fat = kind == MSDOS_SUPER_MAGIC;
+    let has_holes = !is_fat && kind != FsType(EXFAT.into());
+    Ok(Features {
+        reach: (!has_holes).then_some(REACH),
+        longest: if is_fat { u32::MAX.into() } else { u64::MAX },
+    })
 }
 
 /// Where and when bytes wait.
@@ -172,6 +186,15 @@ impl<'s> Ahead<'s> {
         let mut index = Index::default();
         let log = take_up(&limits, inner.len(), &mut index)?;
         Ok(Ahead { inner, limits, log, index, has_settled: false, buffer: Vec::new() })
+    }
+
+    /// The first part of a stretch, of one kind: what waits, or else what is in place or nowhere.
+    fn first_of(&self, range: ByteRange) -> (u64, Option<Piece>) {
+        match self.index.next(range) {
+            Some(piece) if piece.range.pos == range.pos => (piece.range.len, Some(piece)),
+            Some(later) => (later.range.pos - range.pos, None),
+            None => (range.len, None),
+        }
     }
 
     fn is_within_reach(&self, range: ByteRange) -> bool {
@@ -295,28 +318,34 @@ impl Sink for Ahead<'_> {
 
 impl PlacedSink for Ahead<'_> {
     fn read_back(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let mut range = ByteRange { pos, len: buf.len() as u64 };
         let mut rest = buf;
+        let mut at = pos;
         while !rest.is_empty() {
-            let found = self.index.next(range);
-            let here = found.filter(|piece| piece.range.pos == range.pos);
-            let len = match (here, found) {
-                (Some(here), _) => here.range.len,
-                (None, Some(Piece { range: later, .. })) => later.pos - range.pos,
-                (None, None) => range.len,
-            };
+            let (len, waiting) = self.first_of(ByteRange { pos: at, len: rest.len() as u64 });
             let (now, later) = rest.split_at_mut(len as usize);
-            match (here, &self.log) {
-                (Some(here), Some(log)) => {
-                    let read = log.file.read_exact_at(now, here.at);
-                    read.map_err(|cause| ReadError { pos: range.pos, len: now.len(), cause })?;
+            match (waiting, &self.log) {
+                (Some(piece), Some(log)) => {
+                    let read = log.file.read_exact_at(now, piece.at);
+                    read.map_err(|cause| ReadError { pos: at, len: now.len(), cause })?;
                 }
-                _ => self.inner.read_back(range.pos, now)?,
+                _ => self.inner.read_back(at, now)?,
             }
-            range = ByteRange { pos: range.pos + len, len: range.len - len };
+            at += len;
             rest = later;
         }
         Ok(())
+    }
+
+    fn holds(&self, range: ByteRange) -> bool {
+        let mut rest = range;
+        while rest.len > 0 {
+            let (len, waiting) = self.first_of(rest);
+            if waiting.is_none() && !self.inner.holds(ByteRange { pos: rest.pos, len }) {
+                return false;
+            }
+            rest = ByteRange { pos: rest.pos + len, len: rest.len - len };
+        }
+        true
     }
 
     fn sync(&mut self) -> Result<(), WriteError> {

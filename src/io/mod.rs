@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io;
 
+use crate::extent::ByteRange;
+
 pub mod ahead;
 pub mod buffer;
 pub mod disk;
@@ -117,6 +119,12 @@ pub trait PlacedSink: Sink + Sync {
     /// Does a little of what can wait until there is nothing to put. Is there perhaps more?
     fn settle(&mut self) -> Result<bool, WriteError> {
         Ok(false)
+    }
+
+    /// Can these bytes have been put, now or in an earlier run? Not if the target ends before their place.
+    fn holds(&self, range: ByteRange) -> bool {
+        let place = range.len.checked_sub(1).map_or(0, |last| self.place_of(range.pos + last));
+        place == 0 || place < self.end()
     }
 
     /// Where in the target the bytes at `pos` of the volume begin, with what must stand before them; 0 for what is held

@@ -108,11 +108,6 @@ impl Index {
         self.runs.keys().next().copied()
     }
 
-    /// Does nothing wait?
-    pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
     /// How many runs there are: memory grows with them.
     pub(super) fn nr_runs(&self) -> usize {
         self.runs.len()
@@ -199,7 +194,6 @@ mod tests {
                 }
                 assert_eq!(found, wanted);
                 assert_eq!(index.first(), wanted.iter().position(|at| *at != 0).map(|pos| pos as u64));
-                assert_eq!(index.is_empty(), wanted.iter().all(|at| *at == 0));
                 if let Some(last) = index.last_head() {
                     let at = *wanted.iter().max().unwrap();
                     assert!(last + HEAD_LEN <= at && at < last + HEAD_LEN + 20);
