@@ -113,7 +113,7 @@ impl Job {
         let mut rescue = Rescue::new(self.areas_of(earlier), self.disk.len(), sizes, Budget::default());
         let domain = rescue.add_domain(self.plan.domain());
         rescue.add_all(&[domain], 0);
-        let mut meter = Meter::new(Instant::now(), self.plan.total_bytes(), 0, Duration::from_millis(1));
+        let mut meter = Meter::new(Instant::now(), Duration::from_millis(1));
         let mut keeper = Checker { job: self, map: RefCell::default() };
         let ending = pump(&mut rescue, &self.disk, &mut sink, &mut keeper, &mut meter, &self.disk).unwrap();
         (keeper.map.into_inner(), ending)
