@@ -140,6 +140,9 @@ pub(super) fn rescue_volume(
 
     let mut sink = target.open_placed(&plan, form)?;
     put_held(&facts, &plan, sink.as_mut())?;
+    if is_resumed {
+        forget_missing(&plan, &mut areas, sink.as_ref(), observer);
+    }
     place(&stash, &plan, &mut areas, sink.as_mut(), mapped)?;
     drop(stash);
     if is_resumed && !patterns.is_empty() {
@@ -585,6 +588,24 @@ fn areas_of(map: &MapStore<'_>, len: u64, unit: u32) -> Result<Areas, RunError> 
         }
     })?;
     Ok(areas)
+}
+
+/// What the map calls finished and the target cannot hold, since it ends before, was not tried: the ahead file was lost,
+/// or the target is another.
+fn forget_missing(plan: &Plan, areas: &mut Areas, sink: &dyn PlacedSink, observer: &dyn Observer) {
+    let mut missing = Vec::new();
+    for area in areas.within(ByteRange { pos: 0, len: plan.geometry.device_size }) {
+        if area.state == State::Finished && !sink.holds(area.range) {
+            missing.extend(pieces(area.range).filter(|piece| !sink.holds(*piece)));
+        }
+    }
+    let bytes: u64 = missing.iter().map(|piece| piece.len).sum();
+    if bytes > 0 {
+        observer.tell(Event::Warning(format_args!(
+            "{bytes} bytes that the map calls finished are not in the target: was its .ahead file lost?"
+        )));
+    }
+    missing.into_iter().for_each(|piece| areas.set(piece, State::NonTried));
 }
 
 /// All clusters of the volume, if they are wanted.

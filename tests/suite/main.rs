@@ -23,6 +23,7 @@ mod mapfile;
 mod metadata;
 mod outputs;
 mod private;
+mod reach;
 mod rescue;
 mod serial;
 mod states;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::{Ending, Losses, Outcome, RunError};
 use super::result::find_hit;
 use super::source::TargetSource;
-use super::{areas_of, boot_range, pieces, put_held, tell_lost};
+use super::{areas_of, boot_range, forget_missing, pieces, put_held, tell_lost};
 use crate::copy::survey::BLOCK;
 use crate::event::{Event, Observer, Phase, Silent};
 use crate::extent::ByteRange;
@@ -185,9 +185,10 @@ pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<O
         false => TargetName::New(path.to_owned()),
     };
     let target = Target::examine_mapped(&name, None, Mapped::Resumed)?;
-    let areas = areas_of(&map, plan.geometry.device_size, plan.geometry.cluster_size)?;
+    let mut areas = areas_of(&map, plan.geometry.device_size, plan.geometry.cluster_size)?;
     let mut sink = target.open_placed(&plan, facts.form)?;
     put_held(&facts, &plan, sink.as_mut())?;
+    forget_missing(&plan, &mut areas, sink.as_ref(), observer);
     let domain = plan.domain();
     tell_lost(&domain, &areas, observer);
     let unfinished = Unfinished { plan: &plan, facts: &facts, domain, areas: &areas, repairs: true };
