@@ -144,9 +144,9 @@ pub fn occupied(path: &Path) -> u64 {
     path.metadata().unwrap().blocks() * 512
 }
 
-/// A QEMU block node `name` over the node `below` in which reads of the `bad` 512-byte sectors fail.
-pub fn faults(name: &str, below: &str, bad: &[u64]) -> String {
-    let rule = |sector| format!(r#"{{"event":"none","iotype":"read","errno":5,"sector":{sector}}}"#);
+/// A QEMU block node `name` over the node `below` in which reads of the `bad` 512-byte sectors fail with `errno`.
+pub fn faults(name: &str, below: &str, errno: i32, bad: &[u64]) -> String {
+    let rule = |sector| format!(r#"{{"event":"none","iotype":"read","errno":{errno},"sector":{sector}}}"#);
     let rules = bad.iter().map(rule).collect::<Vec<_>>().join(",");
     format!(r#"{{"driver":"blkdebug","node-name":"{name}","image":"{below}","inject-error":[{rules}]}}"#)
 }

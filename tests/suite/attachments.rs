@@ -1,0 +1,207 @@
+//! Failing disks as real drivers show them, in QEMU: virtio, SCSI, NVMe, AHCI and USB, with small and large sectors.
+//! What cannot be read is marked and nothing else, a disk that is unplugged and comes back is gone on with, and one
+//! that hangs keeps nobody from ending the job.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::machine::{Machine, SIZE, START, Scene, disk, safe};
+use crate::tools::{Loop, assert_same, faults, noise, ntfsclone, ours, run, text, unmount, wait_for};
+use crate::volumes::{Place, fill, mkntfs};
+
+/// A way to attach a disk.
+struct Attachment {
+    /// The disk's serial number.
+    serial: &'static str,
+    /// QEMU's device, with the size of its sectors.
+    device: &'static str,
+    /// What a bad sector gives.
+    errno: i32,
+    /// Bytes of the volume's own sectors.
+    sector_size: u32,
+    /// Bytes that one bad sector of 512 costs, without `--retries` and with.
+    lost: [u64; 2],
+}
+
+/// The bytes that one bad sector costs where a sector of the medium has 512.
+const ONE: [u64; 2] = [512; 2];
+
+#[rustfmt::skip]
+const ATTACHMENTS: [Attachment; 10] = [
+    Attachment { serial: "VIRTIO", device: "virtio-blk-pci", errno: 5, sector_size: 512, lost: ONE },
+    Attachment { serial: "SCSI-61", device: "scsi-hd,bus=hba.0", errno: 61, sector_size: 512, lost: ONE },
+    Attachment { serial: "NVME", device: "nvme", errno: 5, sector_size: 512, lost: ONE },
+    Attachment { serial: "AHCI", device: "ide-hd,bus=ide.0", errno: 5, sector_size: 512, lost: ONE },
+    Attachment { serial: "USB", device: "usb-storage,bus=usb.0", errno: 61, sector_size: 512, lost: ONE },
+    // 512e: the system reads single sectors, the medium has larger ones.
+    Attachment { serial: "SCSI-512E", device: "scsi-hd,bus=hba.0,physical_block_size=4096", errno: 61, sector_size: 512, lost: [4096, 512] },
+    Attachment { serial: "AHCI-512E", device: "ide-hd,bus=ide.1,physical_block_size=4096", errno: 5, sector_size: 512, lost: [4096, 512] },
+    // 4Kn: the system reads large ones too. The volume may have been made on another disk.
+    Attachment { serial: "SCSI-4KN", device: "scsi-hd,bus=hba.0,logical_block_size=4096,physical_block_size=4096", errno: 61, sector_size: 512, lost: [4096; 2] },
+    Attachment { serial: "NVME-4KN", device: "nvme,logical_block_size=4096,physical_block_size=4096", errno: 5, sector_size: 4096, lost: [4096; 2] },
+    Attachment { serial: "VIRTIO-4KN", device: "virtio-blk-pci,logical_block_size=4096,physical_block_size=4096", errno: 5, sector_size: 4096, lost: [4096; 2] },
+];
+
+/// Hosts of SCSI and USB disks.
+const HOSTS: [&str; 4] = ["-device", "virtio-scsi-pci,id=hba", "-device", "qemu-xhci,id=usb"];
+
+/// A disk under its name in the system, by its serial number; `/dev/disk SERIAL` of scripts.
+const FIND: &str = r#"
+find_disk() {
+    for folder in /sys/block/*; do
+        usb=$(readlink -f $folder)
+        usb=${usb%/host*}/../serial
+        if cat $folder/serial $folder/device/serial $folder/device/vpd_pg80 $usb 2>/dev/null | tr -d '\0 ' |
+            grep -q "$1\$" && [ -b /dev/${folder##*/} ]; then
+            echo /dev/${folder##*/}
+            return
+        fi
+    done
+    return 1
+}
+wait_for() {
+    until find_disk $1 >/dev/null; do usleep 100000; done
+}
+mount_target() {
+    mkdir -p /t
+    wait_for SAFE
+    mount -t ext4 $(find_disk SAFE) /t
+}
+"#;
+
+/// Saves each disk whose serial number is given in both forms, and tells whether their settings were put back.
+const SAVE_ALL: &str = r#"
+. /find
+mount_target
+for serial; do wait_for $serial; done
+settings() {
+    for file in /sys/block/*/device/timeout /sys/block/*/device/scsi_disk/*/max_* /sys/block/*/ro \
+        /sys/module/nvme_core/parameters/max_retries; do
+        echo $file $(cat $file)
+    done
+}
+settings >/tmp/before
+for serial; do
+    disk=$(find_disk $serial)
+    to=/t/$serial
+    /init -q --rescue --strict -O $to.clone --report $to.json --map $to.map $disk
+    echo "$serial: clone=$?"
+    /init -q --rescue --strict --retries 1 -s -o $to.image $disk
+    echo "$serial: image=$?"
+done
+settings >/tmp/after
+diff /tmp/before /tmp/after && echo "settings are as before"
+umount /t && echo "all done"
+"#;
+
+/// A file system of a machine's disk, mounted read-only.
+struct Mounted(TempDir, #[allow(dead_code)] Loop);
+
+impl Mounted {
+    fn new(disk: &Path) -> Mounted {
+        let (point, device) = (tempfile::tempdir().unwrap(), Loop::attach(disk, 512));
+        run(Command::new("mount").args(["-o", "ro"]).args([&device.0, point.path()])).ok();
+        Mounted(point, device)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(self.0.path());
+    }
+}
+
+/// A volume, where a bad sector lies in it, and what a clone of it holds.
+struct Volume {
+    file: PathBuf,
+    /// In the data of a file, not at the start of a cluster.
+    bad: u64,
+    healthy: Vec<u8>,
+}
+
+impl Volume {
+    fn new(place: &Place, sector_size: u32) -> Volume {
+        let file = place.at(&format!("volume{sector_size}"));
+        mkntfs(&file, 24 << 20, sector_size, 4096);
+        fill(&file, 60);
+        let clone = place.at("healthy");
+        ours(["-q", "-O", text(&clone), text(&file)]).ok();
+        let healthy = std::fs::read(&clone).unwrap();
+        let data = healthy.chunks(4096).position(|cluster| cluster.starts_with(&noise(2, 600))).unwrap();
+        Volume { file, bad: data as u64 * 8 + 3, healthy }
+    }
+
+    /// What a clone holds where the bad sector costs so many bytes.
+    fn with_lost(&self, lost: u64, sector_size: u32) -> Vec<u8> {
+        let pos = (self.bad * 512 / lost * lost) as usize;
+        let mut wanted = self.healthy.clone();
+        for sector in wanted[pos..pos + lost as usize].chunks_mut((lost as usize).min(sector_size as usize)) {
+            sector.fill(b'?');
+            sector[..10].copy_from_slice(b"BadSectoR\0");
+        }
+        wanted
+    }
+}
+
+#[test]
+fn a_bad_sector_costs_what_it_must_on_every_attachment() {
+    let place = Place::new();
+    let volumes = [512, 4096].map(|sector_size| Volume::new(&place, sector_size));
+    let volume_of = |attachment: &Attachment| &volumes[usize::from(attachment.sector_size == 4096)];
+    safe(&place.at("safe"), 512 << 20);
+    let mut machine = Machine::new("ntfsrescue.action=shell").with(&HOSTS);
+    for (i, attachment) in ATTACHMENTS.iter().enumerate() {
+        let Attachment { serial, device, errno, .. } = attachment;
+        let Volume { file, bad, .. } = volume_of(attachment);
+        let copy = place.at(serial);
+        std::fs::copy(file, &copy).unwrap();
+        machine = machine.with(&[
+            "-blockdev",
+            &format!("driver=file,filename={},node-name=copy{i}", text(&copy)),
+            "-blockdev",
+            &faults(&format!("bad{i}"), &format!("copy{i}"), *errno, &[*bad]),
+            "-blockdev",
+            &format!("driver=raw,file=bad{i},node-name=d{i}"),
+            "-device",
+            &format!("{device},drive=d{i},serial={serial}"),
+        ]);
+    }
+    machine = machine.disk(&disk(&place.at("safe"), "SAFE")).script("find", FIND).script("save", SAVE_ALL);
+    let mut machine = machine.start();
+    machine.runs(&format!("sh /save {}", ATTACHMENTS.map(|attachment| attachment.serial).join(" ")));
+    machine.prints("all done");
+    machine.runs("exit");
+    let console = machine.ends();
+    console.says("settings are as before");
+
+    let saved = Mounted::new(&place.at("safe"));
+    for attachment in &ATTACHMENTS {
+        let Attachment { serial, sector_size, lost, .. } = *attachment;
+        println!("{serial}");
+        let volume = volume_of(attachment);
+        console.says(&format!("{serial}: clone=3")).says(&format!("{serial}: image=3"));
+        let restored = place.at("restored");
+        ntfsclone(["-q", "-r", "-O", text(&restored), text(&saved.at(&format!("{serial}.image")))]).ok();
+        for (file, lost) in [(saved.at(&format!("{serial}.clone")), lost[0]), (restored, lost[1])] {
+            std::fs::write(place.at("wanted"), volume.with_lost(lost, sector_size)).unwrap();
+            assert_same(&file, &place.at("wanted"));
+        }
+        let report = std::fs::read(saved.at(&format!("{serial}.json"))).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!((&report["disk"]["serial"], &report["bytes"]["bad"]), (&serial.into(), &lost[0].into()));
+        let map = std::fs::read_to_string(saved.at(&format!("{serial}.map"))).unwrap();
+        let bad: Vec<_> = map.lines().filter(|line| line.ends_with("  -")).collect();
+        let pos = volume.bad * 512 / lost[0] * lost[0];
+        assert_eq!(bad, [format!("{pos:#010X}  {:#010X}  -", lost[0]).replace("0X", "0x")]);
+        assert_same(&place.at(serial), &volume.file);
+    }
+}
