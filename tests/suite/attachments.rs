@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::machine::{Machine, SIZE, START, Scene, disk, safe};
+use crate::machine::{Console, Machine, SIZE, Scene, disk, safe};
 use crate::tools::{Loop, assert_same, faults, noise, ntfsclone, ours, run, text, unmount, wait_for};
 use crate::volumes::{Place, fill, mkntfs};
 
@@ -50,7 +50,7 @@ const ATTACHMENTS: [Attachment; 10] = [
 /// Hosts of SCSI and USB disks.
 const HOSTS: [&str; 4] = ["-device", "virtio-scsi-pci,id=hba", "-device", "qemu-xhci,id=usb"];
 
-/// A disk under its name in the system, by its serial number; `/dev/disk SERIAL` of scripts.
+/// For scripts: a disk's name in the system, by its serial number, and the disk for what is saved.
 const FIND: &str = r#"
 find_disk() {
     for folder in /sys/block/*; do
@@ -182,6 +182,9 @@ fn a_bad_sector_costs_what_it_must_on_every_attachment() {
     machine.runs("exit");
     let console = machine.ends();
     console.says("settings are as before");
+    // Each read that fails is one command: with its five retries, the NVMe driver would send six times as many.
+    let nr_commands = console.0.matches("aio failed").count();
+    assert!((4..20).contains(&nr_commands), "{nr_commands} commands failed:\n{}", console.0);
 
     let saved = Mounted::new(&place.at("safe"));
     for attachment in &ATTACHMENTS {
@@ -204,4 +207,71 @@ fn a_bad_sector_costs_what_it_must_on_every_attachment() {
         assert_eq!(bad, [format!("{pos:#010X}  {:#010X}  -", lost[0]).replace("0X", "0x")]);
         assert_same(&place.at(serial), &volume.file);
     }
+}
+
+/// QEMU's options for a disk `slow` whose speed can be set; nothing is attached to it yet.
+fn slow_disk(file: &str) -> Vec<String> {
+    [
+        "-object",
+        "throttle-group,id=speed",
+        "-blockdev",
+        file,
+        "-blockdev",
+        "driver=throttle,throttle-group=speed,file=below,node-name=slow",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Slow enough to be seen on the way, in bytes a second: what is in use are some megabytes.
+const SLOWLY: u64 = 1 << 20;
+
+/// Saves a Windows disk, which is unplugged in the middle and followed by `next`, and how that ended.
+fn save_unplugged(scene: &Scene, options: &str, next: &str, result: &str) -> Console {
+    let file = format!("driver=file,filename={},node-name=below", text(&scene.at("windows.disk")));
+    let job = "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img";
+    let slow = slow_disk(&file);
+    let slow: Vec<_> = slow.iter().map(String::as_str).collect();
+    let mut machine = Machine::new(&format!("{job} ntfsrescue.options=\"{options}\""))
+        .with(&HOSTS)
+        .with(&slow)
+        .with(&["-device", "scsi-hd,bus=hba.0,drive=slow,id=windows,serial=WIN"])
+        .disk(&disk(&scene.at("safe.disk"), "SAFE"))
+        .start();
+    let mut control = machine.control();
+    control.throttle(SLOWLY);
+    machine.has_saved(20.0);
+    control.unplug("windows");
+    control.throttle(0);
+    machine.prints("the disk has gone; waiting");
+    control.plug(&format!("scsi-hd,bus=hba.0,drive=slow,id=next,serial={next}"));
+    let console = machine.ends();
+    console.ends(result);
+    console
+}
+
+#[test]
+fn a_disk_that_comes_back_is_gone_on_with() {
+    let scene = Scene::new();
+    let console = save_unplugged(&scene, "", "WIN", "result=ok exit=0");
+    console.says("the disk has gone; waiting 600 s").says("The disk '/dev/sda1' is back as");
+    ours(["-q", "-s", "-o", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
+    assert_same(&scene.take("saved.img"), &scene.at("wanted"));
+}
+
+#[test]
+fn another_disk_in_its_place_is_left_alone() {
+    let scene = Scene::new();
+    let console = save_unplugged(&scene, "--reconnect 5", "OTHER", "result=failed exit=4");
+    assert!(!console.0.contains("is back as"), "{}", console.0);
+    // What was saved until then is whole, and all else is marked.
+    ntfsclone(["-q", "-r", "-O", text(&scene.at("restored")), text(&scene.take("saved.img"))]).ok();
+    ours(["-q", "-O", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
+    let [restored, wanted] = ["restored", "wanted"].map(|name| std::fs::read(scene.at(name)).unwrap());
+    let mut marked = 0;
+    for (got, wanted) in restored.chunks(512).zip(wanted.chunks(512)) {
+        marked += usize::from(got.starts_with(b"BadSectoR\0?"));
+        assert!(got == wanted || got.starts_with(b"BadSectoR\0?"));
+    }
+    assert!(marked > 1000 && marked * 512 < SIZE as usize / 10, "{marked} sectors marked");
 }
