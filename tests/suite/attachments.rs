@@ -2,6 +2,7 @@
 //! What cannot be read is marked and nothing else, a disk that is unplugged and comes back is gone on with, and one
 //! that hangs keeps nobody from ending the job.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -274,4 +275,83 @@ fn another_disk_in_its_place_is_left_alone() {
         assert!(got == wanted || got.starts_with(b"BadSectoR\0?"));
     }
     assert!(marked > 1000 && marked * 512 < SIZE as usize / 10, "{marked} sectors marked");
+}
+
+/// A file served as a disk (NBD) that can stop answering.
+struct Server {
+    daemon: Child,
+    socket: PathBuf,
+}
+
+impl Server {
+    fn new(file: &Path) -> Server {
+        let socket = file.with_extension("socket");
+        let daemon = Command::new("qemu-storage-daemon")
+            .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(file))])
+            .args(["--nbd-server", &format!("addr.type=unix,addr.path={}", text(&socket))])
+            .args(["--export", "type=nbd,id=disk,node-name=file,name=disk,writable=on"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run qemu-storage-daemon: {error}"));
+        let server = Server { daemon, socket };
+        wait_for("the disk's server", || UnixStream::connect(&server.socket).is_ok());
+        server
+    }
+
+    /// The node of QEMU's that reads it.
+    fn node(&self) -> String {
+        let server = format!("server.type=unix,server.path={}", text(&self.socket));
+        format!("driver=nbd,{server},export=disk,node-name=below")
+    }
+
+    /// From now on each read hangs.
+    fn hang(&self) {
+        self.send(Signal::SIGSTOP);
+    }
+
+    /// It answers again, also what hung.
+    fn recover(&self) {
+        self.send(Signal::SIGCONT);
+    }
+
+    fn send(&self, signal: Signal) {
+        kill(Pid::from_raw(self.daemon.id() as i32), signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.daemon.kill();
+        let _ended = self.daemon.wait();
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_hold_up_the_end() {
+    let scene = Scene::new();
+    let server = Server::new(&scene.at("windows.disk"));
+    let job = "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img \
+               ntfsrescue.options=\"--map /mnt/image/saved.map\"";
+    let start = || {
+        let slow = slow_disk(&server.node());
+        let slow: Vec<_> = slow.iter().map(String::as_str).collect();
+        let machine = Machine::new(job).with(&slow).with(&["-device", "virtio-blk-pci,drive=slow,serial=WIN"]);
+        machine.disk(&disk(&scene.at("safe.disk"), "SAFE")).start()
+    };
+    let mut machine = start();
+    let mut control = machine.control();
+    control.throttle(SLOWLY);
+    machine.has_saved(20.0);
+    server.hang();
+    machine.prints("waiting for the disk for 2 s");
+    machine.prints("waiting for the disk for 4 s");
+    control.presses_ctrl_alt_del();
+    machine.prints("ntfsrescue: result=failed exit=6");
+    server.recover();
+    machine.ends().says("the same command goes on where this ended");
+
+    let console = start().ends();
+    console.ends("result=ok exit=0").says("Going on where the map says.");
+    ours(["-q", "-s", "-o", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
+    assert_same(&scene.take("saved.img"), &scene.at("wanted"));
 }

@@ -161,7 +161,7 @@ impl Running {
             }
             match self.printed.recv() {
                 Ok(piece) => self.console.extend(piece),
-                Err(_) => panic!("the machine has ended without {what}:\n{}", self.so_far()),
+                Err(_) => panic!("the machine has ended without {what}"),
             }
         }
     }
@@ -205,13 +205,8 @@ impl Running {
             self.console.extend(piece);
         }
         let status = self.child.wait().unwrap().code();
-        let console = self.so_far();
-        assert_eq!(
-            status,
-            Some(0),
-            "the machine did not end by itself (124: not within {DEADLINE} s):\n{console}"
-        );
-        Console(console)
+        assert_eq!(status, Some(0), "the machine did not end by itself (124: not within {DEADLINE} s)");
+        Console(self.so_far())
     }
 
     fn so_far(&self) -> String {
@@ -227,9 +222,10 @@ impl Drop for Running {
             // `timeout` passes it on, and kills what does not listen.
             let _ended = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
             let _ended = self.child.wait();
-            if std::thread::panicking() {
-                eprintln!("the machine's console:\n{}", self.so_far());
-            }
+        }
+        if std::thread::panicking() {
+            self.console.extend(self.printed.iter().flatten());
+            eprintln!("the machine's console:\n{}", self.so_far());
         }
     }
 }
@@ -293,6 +289,13 @@ impl Control {
             arguments[key] = if is_number { number.unwrap() } else { value.into() };
         }
         self.execute("device_add", arguments);
+    }
+
+    /// Presses Ctrl-Alt-Del.
+    #[track_caller]
+    pub fn presses_ctrl_alt_del(&mut self) {
+        let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
+        self.execute("send-key", json!({ "keys": keys }));
     }
 
     /// Makes the disks in the throttle group `speed` give so many bytes a second; 0: as many as they can.

@@ -167,7 +167,10 @@ impl Loop {
 
     fn with(file: &Path, options: &[&str]) -> Loop {
         let said = run(Command::new("losetup").args(["--find", "--show"]).args(options).arg(file)).ok();
-        Loop(PathBuf::from(said.stdout.trim()))
+        let device = Loop(PathBuf::from(said.stdout.trim()));
+        // The kernel keeps this flag for whoever gets the name next, and a rescue that is killed leaves it set.
+        run(Command::new("blockdev").arg("--setrw").arg(&device.0)).ok();
+        device
     }
 }
 
