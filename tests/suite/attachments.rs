@@ -51,8 +51,8 @@ const ATTACHMENTS: [Attachment; 10] = [
 /// Hosts of SCSI and USB disks.
 const HOSTS: [&str; 4] = ["-device", "virtio-scsi-pci,id=hba", "-device", "qemu-xhci,id=usb"];
 
-/// For scripts: a disk's name in the system, by its serial number, and the disk for what is saved.
-const FIND: &str = r#"
+/// For scripts: a disk's name in the system, by its serial number; the disk for what is saved; the disks' settings.
+const LIBRARY: &str = r#"
 find_disk() {
     for folder in /sys/block/*; do
         usb=$(readlink -f $folder)
@@ -73,19 +73,19 @@ mount_target() {
     wait_for SAFE
     mount -t ext4 $(find_disk SAFE) /t
 }
-"#;
-
-/// Saves each disk whose serial number is given in both forms, and tells whether their settings were put back.
-const SAVE_ALL: &str = r#"
-. /find
-mount_target
-for serial; do wait_for $serial; done
 settings() {
     for file in /sys/block/*/device/timeout /sys/block/*/device/scsi_disk/*/max_* /sys/block/*/ro \
         /sys/module/nvme_core/parameters/max_retries; do
         echo $file $(cat $file)
     done
 }
+"#;
+
+/// Saves each disk whose serial number is given in both forms, and tells whether their settings were put back.
+const SAVE_ALL: &str = r#"
+. /library
+mount_target
+for serial; do wait_for $serial; done
 settings >/tmp/before
 for serial; do
     disk=$(find_disk $serial)
@@ -98,6 +98,17 @@ done
 settings >/tmp/after
 diff /tmp/before /tmp/after && echo "settings are as before"
 umount /t && echo "all done"
+"#;
+
+/// Saves the disk whose serial number is given, and tells its settings meanwhile.
+const SAVE: &str = r#"
+. /library
+[ -d /t ] || mount_target
+wait_for $1
+(sleep 1; settings) &
+trap : INT # it is for the rescue
+/init --rescue --strict --reconnect 60 -s -o /t/$1 --map /t/$1.map $(find_disk $1)
+echo "status=$?"
 "#;
 
 /// A file system of a machine's disk, mounted read-only.
@@ -176,7 +187,8 @@ fn a_bad_sector_costs_what_it_must_on_every_attachment() {
             &format!("{device},drive=d{i},serial={serial}"),
         ]);
     }
-    machine = machine.disk(&disk(&place.at("safe"), "SAFE")).script("find", FIND).script("save", SAVE_ALL);
+    machine =
+        machine.disk(&disk(&place.at("safe"), "SAFE")).script("library", LIBRARY).script("save", SAVE_ALL);
     let mut machine = machine.start();
     machine.runs(&format!("sh /save {}", ATTACHMENTS.map(|attachment| attachment.serial).join(" ")));
     machine.prints("all done");
@@ -230,7 +242,8 @@ const SLOWLY: u64 = 1 << 20;
 /// Saves a Windows disk, which is unplugged in the middle and followed by `next`, and how that ended.
 fn save_unplugged(scene: &Scene, options: &str, next: &str, result: &str) -> Console {
     let file = format!("driver=file,filename={},node-name=below", text(&scene.at("windows.disk")));
-    let job = "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img";
+    let job =
+        "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img";
     let slow = slow_disk(&file);
     let slow: Vec<_> = slow.iter().map(String::as_str).collect();
     let mut machine = Machine::new(&format!("{job} ntfsrescue.options=\"{options}\""))
@@ -335,7 +348,8 @@ fn a_disk_that_hangs_does_not_hold_up_the_end() {
     let start = || {
         let slow = slow_disk(&server.node());
         let slow: Vec<_> = slow.iter().map(String::as_str).collect();
-        let machine = Machine::new(job).with(&slow).with(&["-device", "virtio-blk-pci,drive=slow,serial=WIN"]);
+        let machine =
+            Machine::new(job).with(&slow).with(&["-device", "virtio-blk-pci,drive=slow,serial=WIN"]);
         machine.disk(&disk(&scene.at("safe.disk"), "SAFE")).start()
     };
     let mut machine = start();
@@ -354,4 +368,57 @@ fn a_disk_that_hangs_does_not_hold_up_the_end() {
     console.ends("result=ok exit=0").says("Going on where the map says.");
     ours(["-q", "-s", "-o", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
     assert_same(&scene.take("saved.img"), &scene.at("wanted"));
+}
+
+/// Devices that can be plugged in and out, and a setting of each that a rescue changes.
+const PLUGS: [(&str, &str); 4] = [
+    ("virtio-blk-pci,bus=hot", "/ro 1"),
+    ("nvme,bus=hot", "nvme_core/parameters/max_retries 0"),
+    ("scsi-hd,bus=hba.0", "max_medium_access_timeouts 2147483647"),
+    ("usb-storage,bus=usb.0", "device/timeout 60"),
+];
+
+#[test]
+fn every_disk_may_hang_be_interrupted_and_unplugged() {
+    let place = Place::new();
+    let volume = Volume::new(&place, 512);
+    safe(&place.at("safe"), 96 << 20);
+    let server = Server::new(&volume.file);
+    let slow = slow_disk(&server.node());
+    let slow: Vec<_> = slow.iter().map(String::as_str).collect();
+    let machine = Machine::new("ntfsrescue.action=shell").with(&HOSTS).with(&slow);
+    let machine = machine.with(&["-device", "pcie-root-port,id=hot,slot=1"]);
+    let machine = machine.disk(&disk(&place.at("safe"), "SAFE"));
+    let mut machine = machine.script("library", LIBRARY).script("save", SAVE).start();
+    let mut control = machine.control();
+    for (i, (device, setting)) in PLUGS.iter().enumerate() {
+        let plug = |id: &str| format!("{device},drive=slow,id={id}{i},serial=DISK{i}");
+        control.throttle(SLOWLY / 2);
+        control.plug(&plug("a"));
+        machine.runs(&format!("sh /save DISK{i}"));
+        machine.prints(setting);
+        machine.has_saved(20.0);
+        server.hang();
+        machine.prints("waiting for the disk for 2 s");
+        machine.types("\x03");
+        machine.prints("status=6");
+        server.recover();
+        machine.runs(&format!("sh /save DISK{i}"));
+        machine.prints("Going on where the map says.");
+        machine.has_saved(50.0);
+        control.unplug(&format!("a{i}"));
+        control.throttle(0);
+        machine.prints("the disk has gone; waiting 60 s");
+        control.plug(&plug("b"));
+        machine.prints("is back as");
+        machine.prints("status=0");
+        control.unplug(&format!("b{i}"));
+    }
+    machine.runs("umount /t; exit");
+    machine.ends();
+    ours(["-q", "-s", "-o", text(&place.at("wanted")), text(&volume.file)]).ok();
+    let saved = Mounted::new(&place.at("safe"));
+    for i in 0..PLUGS.len() {
+        assert_same(&saved.at(&format!("DISK{i}")), &place.at("wanted"));
+    }
 }

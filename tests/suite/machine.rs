@@ -53,8 +53,7 @@ impl Machine {
         let then_failed = if args.is_empty() { "" } else { "ntfsrescue.then-failed=poweroff" };
         qemu.args(["-append", &format!("console=ttyS0 panic=-1 quiet {then_failed} {args}")]);
         let place = tempfile::tempdir().unwrap();
-        let machine =
-            Machine { qemu, place, initramfs: built("initramfs/initramfs.cpio.zst"), nr_disks: 0 };
+        let machine = Machine { qemu, place, initramfs: built("initramfs/initramfs.cpio.zst"), nr_disks: 0 };
         let control = format!("unix:{},server=on,wait=off", text(&machine.control()));
         machine.with(&["-qmp", &control])
     }
