@@ -40,8 +40,11 @@ const FAR: u64 = 64;
 /// The stretches that are probed, in bytes: from this length down to the last that is worth an error before trimming,
 /// and the last that is at all.
 const LONGEST_PROBED: u64 = 1 << 32;
-const PROBED_BEFORE_TRIMMING: u64 = 8 << 20;
-const SHORTEST_PROBED: u64 = 1 << 20;
+const PROBED_BEFORE_TRIMMING: u64 = 1 << 20;
+const SHORTEST_PROBED: u64 = 256 << 10;
+
+/// Probing is given up for the time being when of at least so many probes not one in as many was good.
+const MANY_PROBES: u64 = 8;
 
 /// A stretch that takes as long to read as the way to it: 10 ms at 100 MB/s.
 const LONG: u64 = 1 << 20;
@@ -171,8 +174,8 @@ pub struct Rescue<'d> {
     trimming: Option<Trimming>,
     /// Bad sectors in a row while scraping.
     scrape_jump: u64,
-    /// Has a probe found good data?
-    probe_hit: bool,
+    /// Probes of this pass, and those of them that were good.
+    probes: (u64, u64),
     /// What is being read.
     current: Option<Step>,
     /// Failures since the last good read.
@@ -197,7 +200,7 @@ impl<'d> Rescue<'d> {
             zones: Zones::default(),
             trimming: None,
             scrape_jump: 0,
-            probe_hit: false,
+            probes: (0, 0),
             current: None,
             failed: heapless::Vec::new(),
             nr_errors: 0,
@@ -251,9 +254,19 @@ impl<'d> Rescue<'d> {
         &self.areas
     }
 
+    /// So many reads have failed before.
+    pub fn count_errors(&mut self, nr_errors: u64) {
+        self.nr_errors += nr_errors;
+    }
+
     /// What is known about each byte, to be changed from outside.
     pub fn areas_mut(&mut self) -> &mut Areas {
         &mut self.areas
+    }
+
+    /// This is metadata, of which each block counts.
+    pub fn be_careful(&mut self) {
+        self.zones = Zones::careful();
     }
 
     /// What is known about each byte, at the end.
@@ -378,7 +391,7 @@ impl<'d> Rescue<'d> {
         self.zones = Zones::default();
         self.trimming = None;
         self.scrape_jump = 0;
-        self.probe_hit = false;
+        self.probes = (0, 0);
         self.current = None;
     }
 
@@ -411,10 +424,12 @@ impl<'d> Rescue<'d> {
         if let Pass::Probe(length) = pass {
             let last =
                 if length >= PROBED_BEFORE_TRIMMING { PROBED_BEFORE_TRIMMING } else { SHORTEST_PROBED };
-            if length / 2 >= last {
+            let (nr_probes, nr_good) = self.probes;
+            let is_in_vain = nr_probes >= MANY_PROBES && nr_good * MANY_PROBES < nr_probes;
+            if length / 2 >= last && !is_in_vain {
                 self.stages.push(Stage { pass: Pass::Probe(length / 2), domain });
             }
-            if self.probe_hit {
+            if nr_good > 0 {
                 self.stages.push(Stage { pass: Pass::Up, domain });
                 self.stages.push(Stage { pass: Pass::Down, domain });
             }
@@ -439,7 +454,10 @@ impl<'d> Rescue<'d> {
             }
             Pass::Down => self.at = range.pos,
             Pass::Up | Pass::Sweep | Pass::Retry => {}
-            Pass::Probe(_) => self.probe_hit |= good,
+            Pass::Probe(_) => {
+                self.probes.0 += 1;
+                self.probes.1 += u64::from(good);
+            }
             Pass::Trim { .. } => self.advance_trim(range, good),
             Pass::Scrape { jumping } => {
                 self.scrape_jump =
@@ -526,6 +544,14 @@ impl<'d> Rescue<'d> {
             let stretch = domain.around(piece.pos);
             if stretch.len < at_least {
                 self.at = stretch.end();
+                continue;
+            }
+            // What lies right behind an area that failed, in an earlier pass or run, is left like what was jumped over now.
+            if let Some(before) = domain.prev(piece.pos)
+                && !matches!(self.areas.state(before.end() - 1), State::Finished | State::NonTried)
+            {
+                let end = self.zones.bad(piece.pos.saturating_sub(self.sizes.block), piece.pos);
+                self.at = end.next_multiple_of(self.sizes.block);
                 continue;
             }
             match self.zones.expected(piece.pos) {
