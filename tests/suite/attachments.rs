@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::machine::{Console, Machine, SIZE, Scene, disk, safe};
+use crate::machine::{Console, Control, Machine, Running, SIZE, Scene, disk, safe};
 use crate::tools::{Loop, assert_same, faults, noise, ntfsclone, ours, run, text, unmount, wait_for};
 use crate::volumes::{Place, fill, mkntfs};
 
@@ -239,14 +239,14 @@ fn slow_disk(file: &str) -> Vec<String> {
 /// Slow enough to be seen on the way, in bytes a second: what is in use are some megabytes.
 const SLOWLY: u64 = 1 << 20;
 
-/// Saves a Windows disk, which is unplugged in the middle and followed by `next`, and how that ended.
-fn save_unplugged(scene: &Scene, options: &str, next: &str, result: &str) -> Console {
+/// A machine that saves a Windows disk, a slow one. Its place on the bus is `windows`.
+fn save_slowly(scene: &Scene, options: &str) -> (Running, Control) {
     let file = format!("driver=file,filename={},node-name=below", text(&scene.at("windows.disk")));
     let job =
         "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img";
     let slow = slow_disk(&file);
     let slow: Vec<_> = slow.iter().map(String::as_str).collect();
-    let mut machine = Machine::new(&format!("{job} ntfsrescue.options=\"{options}\""))
+    let machine = Machine::new(&format!("{job} ntfsrescue.options=\"{options}\""))
         .with(&HOSTS)
         .with(&slow)
         .with(&["-device", "scsi-hd,bus=hba.0,drive=slow,id=windows,serial=WIN"])
@@ -254,6 +254,12 @@ fn save_unplugged(scene: &Scene, options: &str, next: &str, result: &str) -> Con
         .start();
     let mut control = machine.control();
     control.throttle(SLOWLY);
+    (machine, control)
+}
+
+/// Saves a Windows disk, which is unplugged in the middle and followed by `next`, and how that ended.
+fn save_unplugged(scene: &Scene, options: &str, next: &str, result: &str) -> Console {
+    let (mut machine, mut control) = save_slowly(scene, options);
     machine.has_saved(20.0);
     control.unplug("windows");
     control.throttle(0);
@@ -288,6 +294,20 @@ fn another_disk_in_its_place_is_left_alone() {
         assert!(got == wanted || got.starts_with(b"BadSectoR\0?"));
     }
     assert!(marked > 1000 && marked * 512 < SIZE as usize / 10, "{marked} sectors marked");
+}
+
+#[test]
+fn a_disk_that_goes_before_anything_was_read_gives_no_image() {
+    let scene = Scene::new();
+    let (mut machine, mut control) = save_slowly(&scene, "");
+    // The worker is about to start. It gets no further than to its first reads.
+    machine.prints("read-only from here on");
+    control.throttle(512);
+    machine.prints("Reading what makes the rest readable");
+    control.unplug("windows");
+    machine.ends().ends("result=failed exit=4");
+    let listed = run(Command::new("debugfs").args(["-R", "ls"]).arg(scene.at("safe.disk"))).ok();
+    assert!(!listed.stdout.contains("saved"), "{}", listed.stdout);
 }
 
 /// A file served as a disk (NBD) that can stop answering.

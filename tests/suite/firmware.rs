@@ -62,7 +62,7 @@ fn saves_from_a_failing_disk() {
         "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=SERIAL=SAFE:0:/damaged.img";
     let console = boot(&[failing, disk(&safe, "SAFE")], save);
     let pos = (data + 1) * 512;
-    console.ends("result=damaged exit=3").says("MFT record 70 at byte").says("Lost: 2048 bytes");
+    console.ends("result=damaged exit=3").says("<record 70>: 1024 bytes").says("Lost: 2048 bytes");
     console.says(&format!("WARNING: cannot read 1024 bytes at byte {pos} ({pos:#x}): marked BadSectoR"));
 
     ours(["-q", "-o", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();

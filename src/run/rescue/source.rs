@@ -4,6 +4,7 @@ use std::io;
 
 use crate::extent::ByteRange;
 use crate::io::disk::Disk;
+use crate::io::identity::Attachment;
 use crate::io::remote::{Ask, Remote};
 use crate::io::tuning::Tuning;
 use crate::io::{PlacedSink, ReadError, Source};
@@ -16,6 +17,7 @@ enum Kind<'a> {
     /// A device, which may hang, with settings that are put back afterwards.
     Device {
         remote: Remote<'a>,
+        attached: Option<Attachment>,
         _tuning: Tuning,
     },
     File(Disk),
@@ -32,8 +34,8 @@ impl<'a> Opened<'a> {
         if !disk.is_device() {
             return Opened(Kind::File(disk));
         }
-        let tuning = Tuning::apply(&disk);
-        Opened(Kind::Device { remote: Remote::start(disk, ask), _tuning: tuning })
+        let (tuning, attached) = (Tuning::apply(&disk), Attachment::of(&disk));
+        Opened(Kind::Device { remote: Remote::start(disk, ask), attached, _tuning: tuning })
     }
 
     /// Lets go of a disk that has gone, so that it can come back under its name.
@@ -53,9 +55,16 @@ impl<'a> Opened<'a> {
 
 impl Source for Opened<'_> {
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let gone = || io::Error::from_raw_os_error(nix::libc::ENODEV);
-        let disk = self.disk().ok_or_else(|| ReadError { pos, len: buf.len(), cause: gone() })?;
-        disk.read_at(pos, buf)
+        let len = buf.len();
+        let gone = || ReadError { pos, len, cause: io::Error::from_raw_os_error(nix::libc::ENODEV) };
+        let read = self.disk().ok_or_else(gone)?.read_at(pos, buf);
+        match &self.0 {
+            // From a SCSI disk that was unplugged comes what comes from a bad sector.
+            Kind::Device { attached: Some(attached), .. } if read.is_err() && !attached.is_there() => {
+                Err(gone())
+            }
+            _ => read,
+        }
     }
 
     fn len(&self) -> u64 {
