@@ -46,6 +46,9 @@ const SHORTEST_PROBED: u64 = 256 << 10;
 /// Probing is given up for the time being when of at least so many probes not one in as many was good.
 const MANY_PROBES: u64 = 8;
 
+/// What lies between a failed area and one that was tried, and is no longer than this, was jumped over.
+const LONGEST_LEFT: u64 = 16 << 20;
+
 /// A stretch that takes as long to read as the way to it: 10 ms at 100 MB/s.
 const LONG: u64 = 1 << 20;
 
@@ -171,6 +174,8 @@ pub struct Rescue<'d> {
     /// Where the pass stands.
     at: u64,
     zones: Zones,
+    /// Where the last block ended at which the pass forward jumped ahead.
+    failed_end: u64,
     trimming: Option<Trimming>,
     /// Bad sectors in a row while scraping.
     scrape_jump: u64,
@@ -198,6 +203,7 @@ impl<'d> Rescue<'d> {
             budget,
             at: 0,
             zones: Zones::default(),
+            failed_end: u64::MAX,
             trimming: None,
             scrape_jump: 0,
             probes: (0, 0),
@@ -389,6 +395,7 @@ impl<'d> Rescue<'d> {
         let pass = self.pass();
         self.at = if pass == Some(Pass::Down) { self.len } else { 0 };
         self.zones = Zones::default();
+        self.failed_end = u64::MAX;
         self.trimming = None;
         self.scrape_jump = 0;
         self.probes = (0, 0);
@@ -449,6 +456,7 @@ impl<'d> Rescue<'d> {
         match pass {
             Pass::Forward(_) if good && !slow => self.zones.good(range.pos, range.end()),
             Pass::Forward(_) => {
+                self.failed_end = range.end();
                 let end = self.zones.bad(range.pos, range.end());
                 self.at = end.next_multiple_of(self.sizes.block);
             }
@@ -546,12 +554,21 @@ impl<'d> Rescue<'d> {
                 self.at = stretch.end();
                 continue;
             }
-            // What lies right behind an area that failed, in an earlier pass or run, is left like what was jumped over now.
-            if let Some(before) = domain.prev(piece.pos)
-                && !matches!(self.areas.state(before.end() - 1), State::Finished | State::NonTried)
+            // Behind an area that failed in an earlier pass or run, what was jumped over then is left to the passes that
+            // come from its good side.
+            let before = self.areas.tried_before(piece.pos);
+            if let Some(failed) = before.filter(|area| area.state != State::Finished)
+                && failed.range.end() != self.failed_end
             {
-                let end = self.zones.bad(piece.pos.saturating_sub(self.sizes.block), piece.pos);
-                self.at = end.next_multiple_of(self.sizes.block);
+                let behind = self.areas.tried_from(piece.pos).unwrap_or(u64::MAX);
+                self.at = if behind - piece.pos < LONGEST_LEFT {
+                    piece.end()
+                } else {
+                    self.failed_end = failed.range.end();
+                    self.zones
+                        .bad(failed.range.end() - self.sizes.block.min(failed.range.len), failed.range.end())
+                };
+                self.at = self.at.next_multiple_of(self.sizes.logical);
                 continue;
             }
             match self.zones.expected(piece.pos) {
@@ -609,7 +626,8 @@ impl<'d> Rescue<'d> {
             if last.end() - first.pos < length {
                 continue;
             }
-            let middle = first.pos + (last.end() - first.pos) / 2;
+            // Not in the very middle: dead zones come at equal distances, and so it would lie in one as often as not.
+            let middle = first.pos + (last.end() - first.pos) / 8 * 3;
             let piece = self.wanted(domain, State::NonTried, middle / self.sizes.block * self.sizes.block);
             if let Some(piece) = piece.filter(|piece| piece.pos < last.end()) {
                 // What lies behind the probe in the same stretch belongs to the next round.

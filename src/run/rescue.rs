@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::opened::Opened;
 use super::{
     Losses, Outcome, RunError, refuse_writable_mount, tell_space, warn_of_sector_size, warn_of_shutdown,
 };
@@ -43,7 +44,7 @@ mod source;
 pub(super) use complete::finish;
 use complete::{Unfinished, complete};
 use result::{Circumstances, find_hit, write_report};
-use source::{Opened, TargetSource};
+use source::TargetSource;
 
 /// Time between two looks for a disk that has gone away.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -186,7 +187,10 @@ pub(super) fn rescue_volume(
         }
         for clusters in &usage.bitmaps {
             let domain = rescue.add_domain(domain_of(clusters, &plan));
-            rescue.add_all(&[domain], 0);
+            rescue.add_healthy(domain);
+            for pass in [Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: true }] {
+                rescue.add(domain, pass);
+            }
         }
         ending = driver.drive(&mut rescue, &domain_of(sure, &plan), sink.as_mut())?;
         (nr_errors, areas) = (rescue.nr_errors(), rescue.into_areas());
@@ -394,7 +398,7 @@ fn begin(
     }
     // Read for its place in the target, whether it is needed or not.
     let _backup = backup_boot_sector(&survey);
-    read_ahead(&survey, &volume, form)?;
+    read_ahead(&survey, &volume)?;
     let usage = scan(&volume, tolerance, None, observer)?;
     warn_of_shutdown(&volume, &usage, observer);
     if observer.wants_stop() {
@@ -483,18 +487,17 @@ fn room_for(form: Form, plan: &Plan, nr_sure: u64) -> Room {
 }
 
 /// Reads `$MFT` and `$Bitmap` as far as that goes without fighting, so that their parsers find all in memory.
-fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>, form: Form) -> Result<(), RunError> {
+fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> {
     let geometry = &volume.info.geometry;
-    let healthy = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
-    // A bit that is not known means a cluster that takes its place in an image for good. In a clone that costs nothing,
-    // and the rest of the bits, like that of the records, is read in its turn.
-    let passes = if form == Form::Image { &healthy[..] } else { &[Pass::Forward(0)] };
     let read = |clusters: ClusterSet, passes: &[Pass]| {
         survey.read_ahead(clusters, geometry.cluster_size.into(), passes).map_err(Error::from)
     };
-    read(volume.mft.clusters(), passes.get(..3).unwrap_or(passes))?;
+    // What is left of the records is read in its turn.
+    read(volume.mft.clusters(), &[Pass::Forward(0)])?;
+    // A bit that is not known means a cluster that is copied in vain, and a sector has thousands of them.
+    let passes = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
     for clusters in bitmaps(volume) {
-        read(clusters, passes)?;
+        read(clusters, &passes)?;
     }
     Ok(())
 }
