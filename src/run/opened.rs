@@ -3,16 +3,17 @@
 use std::io;
 
 use crate::io::disk::Disk;
+use crate::io::identity::Attachment;
 use crate::io::remote::{Ask, Remote};
 use crate::io::tuning::Tuning;
-use crate::io::{ReadError, Source};
+use crate::io::{Loss, ReadError, Source};
 
 /// The source of a copy.
 pub struct Opened<'a>(Kind<'a>);
 
 enum Kind<'a> {
     /// A device, which may hang, with settings that are put back afterwards.
-    Device { remote: Remote<'a>, _tuning: Tuning },
+    Device { remote: Remote<'a>, attached: Option<Attachment>, _tuning: Tuning },
     /// A file, or a disk that is not known to fail.
     Here(Disk),
     /// A disk that has gone, of which this is known.
@@ -30,8 +31,8 @@ impl<'a> Opened<'a> {
         if !disk.is_device() {
             return Opened::healthy(disk);
         }
-        let tuning = Tuning::apply(&disk);
-        Opened(Kind::Device { remote: Remote::start(disk, ask), _tuning: tuning })
+        let (tuning, attached) = (Tuning::apply(&disk), Attachment::of(&disk));
+        Opened(Kind::Device { remote: Remote::start(disk, ask), attached, _tuning: tuning })
     }
 
     /// Lets go of a disk that has gone, so that it can come back under its name.
@@ -51,9 +52,17 @@ impl<'a> Opened<'a> {
 
 impl Source for Opened<'_> {
     fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let gone = || io::Error::from_raw_os_error(nix::libc::ENODEV);
-        let disk = self.disk().ok_or_else(|| ReadError { pos, len: buf.len(), cause: gone() })?;
-        disk.read_at(pos, buf)
+        let len = buf.len();
+        let gone = || ReadError { pos, len, cause: io::Error::from_raw_os_error(nix::libc::ENODEV) };
+        self.disk().ok_or_else(gone)?.read_at(pos, buf).map_err(|error| match &self.0 {
+            // A SCSI disk that was unplugged gives the same error as a bad sector.
+            Kind::Device { attached: Some(attached), .. }
+                if error.loss() == Loss::BadArea && !attached.is_there() =>
+            {
+                gone()
+            }
+            _ => error,
+        })
     }
 
     fn len(&self) -> u64 {

@@ -23,7 +23,7 @@ impl FaultyDisk {
         std::fs::write(&export, "").unwrap();
         let daemon = Command::new("qemu-storage-daemon")
             .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(image))])
-            .args(["--blockdev", &faults("faults", "file", bad)])
+            .args(["--blockdev", &faults("faults", "file", 5, bad)])
             .args(["--blockdev", "driver=raw,file=faults,node-name=disk"])
             .args([
                 "--export",

@@ -6,6 +6,7 @@
 // A test may panic: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod attachments;
 mod cli;
 mod compat;
 mod damage;
@@ -19,6 +20,7 @@ mod images;
 mod install;
 mod interrupt;
 mod large;
+mod machine;
 mod mapfile;
 mod metadata;
 mod outputs;
