@@ -9,7 +9,9 @@
 #   make qemu           boot them here: make qemu DISKS="a.raw b.raw" ARGS="ntfsrescue.action=shell"; QEMU_KVM=1 for KVM
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
 #   make test           every check that CI runs
-#   make setup          install by apt-get what is missing on Debian (demo and test do so themselves)
+#   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
+#                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
+#   make setup          install by apt-get what is missing on Debian (demo, test and bench-rescue do so themselves)
 #   make clean
 
 BINARY := target/musl/ntfsrescue
@@ -20,7 +22,7 @@ export KERNEL MODULES LEVEL ARGS QEMU_KVM DESTDIR PREFIX
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 
-.PHONY: all install uninstall deb completions initramfs qemu demo test setup clean FORCE
+.PHONY: all install uninstall deb completions initramfs qemu demo test bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -68,6 +70,10 @@ test: setup
 	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --all-targets -- -D warnings; fi
 	$(MAKE) initramfs deb
 	cargo test
+
+bench-rescue:
+	.ci/setup bench
+	cargo bench --quiet --bench rescue -- seeds=$(SEEDS) patterns=$(PATTERNS) jobs=$(JOBS) figure=$(FIGURE)
 
 setup:
 	.ci/setup test

@@ -1,19 +1,19 @@
 //! Reading the metadata of a failing volume: each place once, and what came of it is known ever after.
 //!
 //! Between the parsers of `ntfs/` and the disk. What was read is stashed until there is a plan that says where it goes; what
-//! could not be read is never asked for again, but for single sectors that were only tried with their block.
+//! could not be read, alone or with its block, is not asked for again: the rescue itself comes back to it in its turn.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::event::Observer;
-use crate::extent::ByteRange;
+use crate::extent::{ByteRange, ClusterSet};
 use crate::io::buffer::AlignedBuf;
 use crate::io::stash::Stash;
 use crate::io::{Loss, ReadError, Source};
 use crate::rescue::passes::{Budget, End, Outcome, Pass, Sizes, Step};
-use crate::rescue::{Areas, Domain, Rescue, State};
+use crate::rescue::{Area, Areas, Domain, Rescue, State};
 
 /// Bytes of a block read while rescuing. Larger ones cost more where they fail, smaller ones are slow.
 pub const BLOCK: u64 = 64 << 10;
@@ -43,6 +43,10 @@ pub struct Found {
     pub stash: Stash,
     /// Is what is read kept?
     keeps: bool,
+    /// What was read ahead: what the passes have left there is not read on demand.
+    settled: Vec<ClusterSet>,
+    /// Bytes of their clusters.
+    cluster_size: u64,
 }
 
 impl<'a> Survey<'a> {
@@ -53,7 +57,8 @@ impl<'a> Survey<'a> {
         in_target: Option<&'a dyn Source>,
         observer: &'a dyn Observer,
     ) -> Survey<'a> {
-        let found = Found { areas, stash: Stash::default(), keeps: true };
+        let found =
+            Found { areas, stash: Stash::default(), keeps: true, settled: Vec::new(), cluster_size: 1 };
         Survey { source, in_target, observer, sizes: sizes_of(source), found: Mutex::new(found) }
     }
 
@@ -72,12 +77,19 @@ impl<'a> Survey<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a domain by these passes. What cannot be read is no error.
-    pub fn read_ahead(&self, domain: Domain<'_>, passes: &[Pass]) -> Result<(), ReadError> {
+    /// Reads clusters of `cluster_size` bytes by these passes, and from here on no more of them. What cannot be read is
+    /// no error.
+    pub fn read_ahead(
+        &self,
+        clusters: ClusterSet,
+        cluster_size: u64,
+        passes: &[Pass],
+    ) -> Result<(), ReadError> {
         let mut found = self.found();
         let areas = std::mem::replace(&mut found.areas, Areas::new(0, 1));
         let mut rescue = Rescue::new(areas, self.source.len(), self.sizes, Budget::default());
-        let domain = rescue.add_domain(domain);
+        let nothing = ByteRange { pos: 0, len: 0 };
+        let domain = rescue.add_domain(Domain::new(&clusters, cluster_size, nothing));
         passes.iter().for_each(|pass| rescue.add(domain, *pass));
         let mut buf = AlignedBuf::new(BLOCK as usize);
         let result = loop {
@@ -108,6 +120,8 @@ impl<'a> Survey<'a> {
             }
         };
         found.areas = rescue.into_areas();
+        found.cluster_size = cluster_size;
+        found.settled.push(clusters);
         result
     }
 
@@ -119,12 +133,18 @@ impl<'a> Survey<'a> {
             cause: io::Error::from_raw_os_error(nix::libc::EIO),
         };
         let is_sector = range.len <= self.sizes.physical;
-        for area in found.areas.within(range) {
-            match area.state {
-                State::Bad => return Err(refused()),
-                State::NonTrimmed | State::NonScraped if !is_sector => return Err(refused()),
-                _ => {}
-            }
+        let is_settled = found.settled.iter().any(|clusters| {
+            let unit = found.cluster_size;
+            let first = clusters.find(range.pos / unit, true);
+            first < clusters.bound() && first * unit < range.end()
+        });
+        let is_refused = |area: Area| match area.state {
+            State::Finished => false,
+            State::NonTried => is_settled,
+            _ => true,
+        };
+        if found.areas.within(range).any(is_refused) {
+            return Err(refused());
         }
         if let Some(in_target) = self.in_target.filter(|_| found.areas.is_finished(range)) {
             return in_target.read_at(range.pos, buf);

@@ -316,12 +316,10 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> 
     let geometry = &volume.info.geometry;
     let healthy = [Pass::Forward(0), Pass::Down, Pass::Up];
     let trimmed = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
-    let read = |clusters: &ClusterSet, passes: &[Pass]| {
-        let nothing = ByteRange { pos: 0, len: 0 };
-        let domain = Domain::new(clusters, geometry.cluster_size.into(), nothing);
-        survey.read_ahead(domain, passes).map_err(Error::from)
+    let read = |clusters: ClusterSet, passes: &[Pass]| {
+        survey.read_ahead(clusters, geometry.cluster_size.into(), passes).map_err(Error::from)
     };
-    read(&volume.mft.clusters(), &healthy)?;
+    read(volume.mft.clusters(), &healthy)?;
     // A bit that is not known means a cluster copied in vain, and a sector has thousands of them.
     for (mft_no, kind) in [(mft_no::BITMAP, types::DATA), (mft_no::MFT, types::BITMAP)] {
         if let Ok(Some(Value::Stream(bitmap))) = volume.mft.value(survey, mft_no, kind, &[]) {
@@ -329,7 +327,7 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> 
             bitmap.runs.runs().iter().filter_map(|run| run.extent()).for_each(|extent| {
                 clusters.insert_extent(extent);
             });
-            read(&clusters, &trimmed)?;
+            read(clusters, &trimmed)?;
         }
     }
     Ok(())

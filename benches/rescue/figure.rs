@@ -1,0 +1,142 @@
+//! The figure: how what is held grows with time, a panel for each pattern, a line for each tool.
+//!
+//! Plain SVG that brings its own background, in a light and a dark dress, so that it can be read wherever it is shown.
+
+use std::fmt::Write as _;
+
+use crate::faults::PATTERNS;
+use crate::results::{Row, grid, mean, rows_of};
+use crate::tools::{CUT_S, DOMAIN, OURS, OURS_PLAIN, TOOLS, WHOLE};
+
+/// A panel's drawing area, what is around it, and how many stand side by side; pixels.
+const WIDTH: f64 = 236.0;
+const HEIGHT: f64 = 140.0;
+const LEFT: f64 = 44.0;
+const RIGHT: f64 = 14.0;
+const ABOVE: f64 = 30.0;
+const BELOW: f64 = 32.0;
+const NR_COLUMNS: usize = 3;
+/// Room for title and legend.
+const HEAD: f64 = 76.0;
+
+/// Marked times, in seconds.
+const TICKS_S: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
+const GUIDES_S: [f64; 3] = [20.0, 60.0, 300.0];
+
+/// The tools that are drawn, each with its class, the most important last and so on top.
+const DRAWN: [(&str, &str); 5] =
+    [("ntfsclone", "clone"), (WHOLE, "whole"), (DOMAIN, "domain"), (OURS_PLAIN, "ours"), (OURS, "ours")];
+
+const STYLE: &str = "
+  .ground { fill: #ffffff } .panel { fill: #f6f8fa } text { fill: #1f2328; font: 11px sans-serif }
+  .title { font: bold 13px sans-serif } .name { font-weight: bold } .small { font-size: 10px; fill: #59636e }
+  .grid { stroke: #d1d9e0; stroke-width: 1 } .guide { stroke: #d1d9e0; stroke-width: 1; stroke-dasharray: 1 3 }
+  .line { fill: none; stroke-width: 2; stroke-linejoin: round }
+  .ours { stroke: #0969da; stroke-width: 2.6 } .domain { stroke: #bc4c00; stroke-dasharray: 6 3 }
+  .whole { stroke: #1a7f37; stroke-dasharray: 2 2 } .clone { stroke: #8250df; stroke-dasharray: 8 3 2 3 }
+  @media (prefers-color-scheme: dark) {
+    .ground { fill: #0d1117 } .panel { fill: #161b22 } text { fill: #e6edf3 } .small { fill: #9198a1 }
+    .grid, .guide { stroke: #30363d }
+    .ours { stroke: #58a6ff } .domain { stroke: #f0883e } .whole { stroke: #3fb950 } .clone { stroke: #bc8cff }
+  }
+";
+
+/// Draws the rows.
+pub fn figure(rows: &[Row]) -> String {
+    let patterns: Vec<_> =
+        PATTERNS.iter().filter(|pattern| rows.iter().any(|row| row.pattern == pattern.name)).collect();
+    let tools: Vec<_> =
+        DRAWN.into_iter().filter(|(tool, _)| rows.iter().any(|row| row.tool == *tool)).collect();
+    let (column, line) = (LEFT + WIDTH + RIGHT, ABOVE + HEIGHT + BELOW);
+    let nr_columns = NR_COLUMNS.min(patterns.len().max(1));
+    let width = column * nr_columns as f64;
+    let height = HEAD + line * patterns.len().div_ceil(nr_columns) as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
+         role=\"img\">\n<title>Sectors in use held, in percent, over the time that a dying disk has been read</title>\n\
+         <style>{STYLE}</style>\n<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n\
+         <text class=\"title\" x=\"{LEFT}\" y=\"22\">What is held of the sectors in use, over the disk's time</text>\n"
+    );
+    legend(&mut svg, &tools);
+    for (i, pattern) in patterns.iter().enumerate() {
+        let (x, y) = (column * (i % nr_columns) as f64 + LEFT, HEAD + line * (i / nr_columns) as f64 + ABOVE);
+        let _infallible = writeln!(svg, "<g transform=\"translate({x} {y})\">");
+        axes(&mut svg, pattern.name);
+        for (tool, class) in &tools {
+            let points = curve(&rows_of(rows, pattern.name, tool));
+            let _infallible = writeln!(svg, "<polyline class=\"line {class}\" points=\"{points}\"/>");
+        }
+        svg += "</g>\n";
+    }
+    svg + "</svg>\n"
+}
+
+fn legend(svg: &mut String, tools: &[(&str, &str)]) {
+    let mut x = LEFT;
+    for (name, class) in tools.iter().rev() {
+        let title = TOOLS.iter().find(|tool| tool.name == *name).map_or(*name, |tool| tool.title);
+        let _infallible = writeln!(
+            svg,
+            "<path class=\"line {class}\" d=\"M{x} 44h28\"/><text x=\"{}\" y=\"48\">{title}</text>",
+            x + 34.0
+        );
+        // About the width of a letter of this size.
+        x += 58.0 + 5.9 * title.len() as f64;
+    }
+    let _infallible = writeln!(
+        svg,
+        "<text class=\"small\" x=\"{LEFT}\" y=\"68\">Simulated seconds, logarithmic; dotted: 20, 60 and 300 s. \
+         Means over the seeds.</text>"
+    );
+}
+
+fn axes(svg: &mut String, name: &str) {
+    let _infallible = writeln!(
+        svg,
+        "<rect class=\"panel\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/><text class=\"name\" y=\"-8\">{name}</text>"
+    );
+    for percent in [0.0, 50.0, 100.0] {
+        let y = y_of(percent);
+        let _infallible = writeln!(
+            svg,
+            "<path class=\"grid\" d=\"M0 {y:.1}h{WIDTH}\"/>\
+             <text class=\"small\" x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{percent} %</text>",
+            y + 3.5
+        );
+    }
+    for time_s in TICKS_S {
+        let x = x_of(time_s);
+        let _infallible = writeln!(
+            svg,
+            "<path class=\"grid\" d=\"M{x:.1} {HEIGHT}v4\"/>\
+             <text class=\"small\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{time_s} s</text>",
+            HEIGHT + 16.0
+        );
+    }
+    for time_s in GUIDES_S {
+        let _infallible = writeln!(svg, "<path class=\"guide\" d=\"M{:.1} 0v{HEIGHT}\"/>", x_of(time_s));
+    }
+}
+
+/// The points of a tool's line; no further than the disks lived.
+fn curve(rows: &[&Row]) -> String {
+    let is_cut = rows.iter().any(|row| row.cut);
+    let mut points = String::new();
+    for (i, time_s) in grid().into_iter().enumerate() {
+        if rows.is_empty() || is_cut && time_s > f64::from(CUT_S) {
+            break;
+        }
+        let percent = mean(rows, |row| 100.0 * row.curve[i] as f64 / row.used as f64);
+        let _infallible = write!(points, "{:.1},{:.1} ", x_of(time_s), y_of(percent));
+    }
+    points.trim_end().to_owned()
+}
+
+fn x_of(time_s: f64) -> f64 {
+    let last = grid().last().copied().unwrap_or(10.0);
+    WIDTH * time_s.log10() / last.log10()
+}
+
+fn y_of(percent: f64) -> f64 {
+    HEIGHT - HEIGHT * percent / 100.0
+}
