@@ -9,7 +9,7 @@ use super::{
 use crate::copy::rescue::{Ending, Keeper, Meter, pump};
 use crate::copy::survey::{Survey, sizes_of};
 use crate::event::{Event, Observer, Phase, Silent};
-use crate::extent::{ByteRange, ClusterSet};
+use crate::extent::{ByteRange, ClusterSet, Extent};
 use crate::image;
 use crate::io::disk::Disk;
 use crate::io::identity::Known;
@@ -32,6 +32,7 @@ use crate::rescue::mapfile::{DiskId, Head, Identity, Phase as MapPhase, write_do
 use crate::rescue::mapstore::{MapError, MapStore};
 use crate::rescue::passes::{End, Pass};
 use crate::rescue::{Area, Areas, Domain, Rescue, State};
+use crate::units::Lcn;
 
 mod complete;
 mod result;
@@ -74,7 +75,7 @@ pub(super) fn rescue_volume(
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
     let store = LocalStore;
-    let (map, earlier) = match &job.how.map {
+    let (mut map, earlier) = match &job.how.map {
         None => (None, None),
         Some(file) => {
             let (map, earlier) = MapStore::open(&store, file)?;
@@ -84,6 +85,8 @@ pub(super) fn rescue_volume(
     let mapped = match (&map, &earlier) {
         (None, _) => Mapped::No,
         (Some(_), None) => Mapped::New,
+        // It was ended before it made its target.
+        (Some(map), Some(_)) if !name.exists() && !has_finished(map)? => Mapped::New,
         (Some(_), Some(_)) => Mapped::Resumed,
     };
     let target = Target::examine_mapped(name, Some(path), mapped)?;
@@ -121,7 +124,10 @@ pub(super) fn rescue_volume(
             }
             let (areas, in_target) = match foreign {
                 None => (Areas::new(opened.len(), SURVEY_UNIT.into()), None),
-                Some(map) => (areas_of(map, opened.len(), SURVEY_UNIT)?, Some(Disk::open(target.path())?)),
+                Some(map) => {
+                    let in_target = (mapped == Mapped::Resumed).then(|| Disk::open(target.path()));
+                    (areas_of(map, opened.len(), SURVEY_UNIT)?, in_target.transpose()?)
+                }
             };
             let begun = begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer)?;
             if let Some(file) = &job.how.map {
@@ -133,6 +139,23 @@ pub(super) fn rescue_volume(
     let Begun { plan, facts, areas, stash, first, nr_damaged } = begun;
     write_domain_out(job, &store, &plan, opened.len())?;
 
+    let head = Head {
+        pos: 0,
+        phase: MapPhase::Copying,
+        pass: 1,
+        identity: Some(Identity {
+            disk: DiskId { serial: known.disk.serial.clone(), size: known.disk.size },
+            volume_serial: facts.volume_serial,
+            target: target_disk,
+        }),
+    };
+    if mapped == Mapped::New
+        && let Some(map) = &mut map
+    {
+        // Without it a target that was ended at once would be nobody's.
+        let range = ByteRange { pos: 0, len: opened.len() };
+        map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
+    }
     let mut sink = target.open_placed(&plan, form)?;
     let mut first = first;
     if mapped == Mapped::Resumed && earlier.is_some_and(|earlier| earlier.generation.is_some()) {
@@ -156,16 +179,7 @@ pub(super) fn rescue_volume(
 
     let mut keeper = MapKeeper {
         map,
-        head: Head {
-            pos: 0,
-            phase: MapPhase::Copying,
-            pass: 1,
-            identity: Some(Identity {
-                disk: DiskId { serial: known.disk.serial.clone(), size: known.disk.size },
-                volume_serial: facts.volume_serial,
-                target: target_disk,
-            }),
-        },
+        head,
         domain,
         len: opened.len(),
         unkept: unkept(&facts, &plan),
@@ -193,6 +207,7 @@ pub(super) fn rescue_volume(
             tell_what_is_left(job, &target, observer);
             return Err(crate::copy::CopyError::Stopped.into());
         }
+        keeper.write(&rescue, true)?;
         observer.tell(Event::Note(format_args!("Interrupted: the same command goes on where this ended.")));
         return Ok(Outcome {
             losses: Losses { bytes: 0, structures: nr_damaged },
@@ -316,9 +331,18 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> 
     let geometry = &volume.info.geometry;
     let healthy = [Pass::Forward(0), Pass::Down, Pass::Up];
     let trimmed = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
+    let all = [Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: false }];
     let read = |clusters: ClusterSet, passes: &[Pass]| {
         survey.read_ahead(clusters, geometry.cluster_size.into(), passes).map_err(Error::from)
     };
+    // A spot near these must not hide what is in use: they are worth some errors.
+    let mut worthy = ClusterSet::new(geometry.nr_clusters);
+    for pos in [mft_no::MFT, mft_no::BITMAP].into_iter().filter_map(|mft_no| volume.mft.record_pos(mft_no)) {
+        let unit = u64::from(geometry.cluster_size);
+        let end = (pos + volume.mft.record_size() as u64).div_ceil(unit);
+        worthy.insert_extent(Extent { lcn: Lcn(pos / unit), len: end - pos / unit });
+    }
+    read(worthy, &all)?;
     read(volume.mft.clusters(), &healthy)?;
     // A bit that is not known means a cluster copied in vain, and a sector has thousands of them.
     for (mft_no, kind) in [(mft_no::BITMAP, types::DATA), (mft_no::MFT, types::BITMAP)] {
@@ -403,11 +427,18 @@ fn areas_of(map: &MapStore<'_>, len: u64, unit: u32) -> Result<Areas, RunError> 
     Ok(areas)
 }
 
+/// Does a map call anything finished?
+fn has_finished(map: &MapStore<'_>) -> Result<bool, MapError> {
+    let mut found = false;
+    map.visit(|area| found |= area.state == State::Finished)?;
+    Ok(found)
+}
+
 /// All clusters of the volume, if they are wanted.
 fn whole_of(plan: &Plan, whole: bool) -> Option<ClusterSet> {
     whole.then(|| {
         let mut all = ClusterSet::new(plan.geometry.nr_clusters);
-        all.insert_extent(crate::extent::Extent { lcn: crate::units::Lcn(0), len: u64::MAX });
+        all.insert_extent(Extent { lcn: Lcn(0), len: u64::MAX });
         all
     })
 }
