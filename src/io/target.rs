@@ -39,7 +39,9 @@ impl TargetName {
     /// Is there anything of it, whole or unfinished?
     pub fn exists(&self) -> bool {
         match self {
-            TargetName::New(path) => path.symlink_metadata().is_ok() || part_of(path).symlink_metadata().is_ok(),
+            TargetName::New(path) => {
+                path.symlink_metadata().is_ok() || part_of(path).symlink_metadata().is_ok()
+            }
             TargetName::Replace(path) => path.symlink_metadata().is_ok(),
             TargetName::Stdout => true,
         }

@@ -177,13 +177,7 @@ pub(super) fn rescue_volume(
     place(&stash, &plan, rescue.areas_mut(), sink.as_mut(), mapped)?;
     drop(stash);
 
-    let mut keeper = MapKeeper {
-        map,
-        head,
-        domain,
-        len: opened.len(),
-        unkept: unkept(&facts, &plan),
-    };
+    let mut keeper = MapKeeper { map, head, domain, len: opened.len(), unkept: unkept(&facts, &plan) };
     let total = domain.ranges().map(|range| range.len).sum();
     let rescued = finished_in(&domain, rescue.areas());
     let mut meter = Meter::new(start, total, rescued, job.how.map_interval);

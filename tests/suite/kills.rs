@@ -55,7 +55,13 @@ pub fn finished_is_there(scene: &Scene, volume: &[u8], target: &str, map: &str) 
         assert!(found == wanted, "{range:?} is finished, but not there");
     };
     if facts.form == frozen::Form::Clone {
-        let clone = std::fs::read(path).unwrap();
+        // What is held back to the end is in the plan.
+        let mut clone = std::fs::read(path).unwrap();
+        clone.resize(volume.len(), 0);
+        let last = plan.geometry.volume_size() as usize;
+        for (at, held) in [(0, facts.boot_sector), (last, facts.extra_cluster)] {
+            held.iter().for_each(|held| clone[at..at + held.len()].copy_from_slice(held));
+        }
         for range in &finished {
             check(&clone[range.pos as usize..range.end() as usize], range);
         }

@@ -6,6 +6,7 @@
 // A test may panic: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod budgets;
 mod cli;
 mod compat;
 mod damage;

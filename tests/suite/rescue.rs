@@ -58,7 +58,8 @@ fn one_bad_sector_anywhere() {
             for form in Form::BOTH {
                 let told = format!("{what}, sector {sector}, {form:?} {options}");
                 println!("{told}");
-                let said = scene.ours(&format!("--rescue {options} {} -O target {source}", form.option())).ok();
+                let said =
+                    scene.ours(&format!("--rescue {options} {} -O target {source}", form.option())).ok();
                 let found = scene.content("target", form);
                 assert_eq!(found.len(), healthy.len(), "{told}");
                 let mark = scene.marked(&[sector]);
@@ -79,7 +80,9 @@ fn one_bad_sector_anywhere() {
                 assert!(more.is_empty() || hides, "{told}: {more:?}");
                 match fate {
                     Marked => said.says("512 bytes could not be read"),
-                    Repaired(name) => said.says(&format!("Repaired: 512 bytes at byte {}", sector * 512)).says(name),
+                    Repaired(name) => {
+                        said.says(&format!("Repaired: 512 bytes at byte {}", sector * 512)).says(name)
+                    }
                 };
             }
         }
@@ -118,7 +121,8 @@ fn what_is_lost_is_told() {
     let disk = scene.disk(512, &[sector]);
     let said = scene.ours(&format!("--rescue -O clone {}", text(&disk.path()))).ok();
     let pos = sector * 512;
-    let said = said.says(&format!("WARNING: cannot read 512 bytes at byte {pos} ({pos:#x}): marked BadSectoR"));
+    let said =
+        said.says(&format!("WARNING: cannot read 512 bytes at byte {pos} ({pos:#x}): marked BadSectoR"));
     said.says("Lost: 512 bytes could not be read").says(FILE.1);
     scene.ours(&format!("--rescue --strict -O clone {}", text(&disk.path()))).exits(3);
     // The file is the one that was hit, and the only one.
@@ -136,7 +140,8 @@ fn areas_are_told_once_and_sectors_marked_each() {
     let bad: Vec<_> = (first..first + 20).chain([far]).collect();
     let disk = scene.disk(512, &bad);
     for form in Form::BOTH {
-        let said = scene.ours(&format!("--rescue {} -O target {}", form.option(), text(&disk.path()))).ok().stdout;
+        let said =
+            scene.ours(&format!("--rescue {} -O target {}", form.option(), text(&disk.path()))).ok().stdout;
         assert_eq!(said.matches("WARNING: cannot read").count(), 2, "{said}");
         assert!(said.contains("WARNING: cannot read 10240 bytes at byte"), "{said}");
         assert_equal(&scene.content("target", form), &scene.marked(&bad), "target");

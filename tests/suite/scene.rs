@@ -121,5 +121,10 @@ pub fn differing(a: &[u8], b: &[u8]) -> Vec<u64> {
 #[track_caller]
 pub fn assert_equal(found: &[u8], wanted: &[u8], what: &str) {
     let sectors = differing(found, wanted);
-    assert!(sectors.is_empty(), "{what}: {} sectors differ: {:?}", sectors.len(), &sectors[..sectors.len().min(20)]);
+    assert!(
+        sectors.is_empty(),
+        "{what}: {} sectors differ: {:?}",
+        sectors.len(),
+        &sectors[..sectors.len().min(20)]
+    );
 }

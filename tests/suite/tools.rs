@@ -148,7 +148,8 @@ pub fn occupied(path: &Path) -> u64 {
 pub fn faults(name: &str, below: &str, bad: &[u64]) -> String {
     let rule = |sector| format!(r#"{{"event":"none","iotype":"read","errno":5,"sector":{sector}}}"#);
     let rules = bad.iter().map(rule).collect::<Vec<_>>().join(",");
-    format!(r#"{{"driver":"blkdebug","node-name":"{name}","image":"{below}","inject-error":[{rules}]}}"#)
+    let rules = if bad.is_empty() { String::new() } else { format!(r#","inject-error":[{rules}]"#) };
+    format!(r#"{{"driver":"blkdebug","node-name":"{name}","image":"{below}"{rules}}}"#)
 }
 
 /// A loop device over a file, gone when dropped.
@@ -167,7 +168,10 @@ impl Loop {
 
     fn with(file: &Path, options: &[&str]) -> Loop {
         let said = run(Command::new("losetup").args(["--find", "--show"]).args(options).arg(file)).ok();
-        Loop(PathBuf::from(said.stdout.trim()))
+        let device = Loop(PathBuf::from(said.stdout.trim()));
+        // A rescue that was killed has left it read-only, and the kernel keeps that for the next file too.
+        run(Command::new("blockdev").arg("--setrw").arg(&device.0)).ok();
+        device
     }
 }
 
