@@ -22,6 +22,7 @@ mod interrupt;
 mod kills;
 mod large;
 mod mapfile;
+mod maps;
 mod metadata;
 mod outputs;
 mod private;
