@@ -65,7 +65,8 @@ impl<'a> Volume<'a> {
                 });
                 let Ok((pos, boot)) = backup else { return Err(error) };
                 observer.tell(Event::Warning(format_args!("{error}; using its backup at byte {pos:#x}")));
-                nr_damaged += 1;
+                // What cannot be read is counted in bytes.
+                nr_damaged += u64::from(error.read().is_none());
                 boot
             }
             Err(error) => return Err(error),

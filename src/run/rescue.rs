@@ -39,8 +39,8 @@ mod result;
 mod source;
 
 pub(super) use complete::finish;
-use complete::{Unfinished, complete};
-use result::{Circumstances, find_hit, write_report};
+use complete::{Completed, Unfinished, complete};
+use result::{Circumstances, find_hit, marked, write_report};
 use source::{Opened, TargetSource};
 
 /// Time between two looks for a disk that has gone away.
@@ -208,11 +208,11 @@ pub(super) fn rescue_volume(
             ending: super::Ending::Interrupted,
         });
     }
-    tell_lost(&domain, rescue.areas(), observer);
     let unfinished =
         Unfinished { plan: &plan, facts: &facts, domain, areas: rescue.areas(), repairs: job.how.repair };
     let completed = complete(&unfinished, sink.as_mut(), observer)
         .inspect_err(|_| tell_what_is_left(job, &target, observer))?;
+    tell_lost(&unfinished, &completed, observer);
     keeper.conclude(&rescue)?;
     let hit = find_hit(&unfinished, &completed, sink.as_ref(), job.report.is_some(), observer);
     drop(sink);
@@ -639,11 +639,10 @@ fn come_back(job: &Job, known: &Known, path: &Path, facts: &Facts, observer: &dy
     None
 }
 
-/// Tells of each stretch that could not be read, up to a number.
-fn tell_lost(domain: &Domain<'_>, areas: &Areas, observer: &dyn Observer) {
-    let is_lost = |area: &Area| !matches!(area.state, State::Finished | State::NonTried);
-    let mut lost = domain.ranges().flat_map(|range| areas.within(range)).filter(is_lost);
-    for Area { range, .. } in lost.by_ref().take(MAX_TOLD) {
+/// Tells of each stretch that could not be read and is marked, up to a number.
+fn tell_lost(unfinished: &Unfinished<'_>, completed: &Completed, observer: &dyn Observer) {
+    let mut lost = marked(unfinished, &completed.repaired);
+    for range in lost.by_ref().take(MAX_TOLD) {
         observer.tell(Event::Lost { pos: range.pos, len: range.len });
     }
     let more = lost.count();

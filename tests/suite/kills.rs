@@ -78,7 +78,7 @@ pub fn finished_is_there(scene: &Scene, volume: &[u8], target: &str, map: &str) 
 }
 
 /// A command line that rescues `source` to `target` with `map`, and syncs as often as it can.
-fn command(scene: &Scene, form: Form, source: &str) -> Command {
+pub fn command(scene: &Scene, form: Form, source: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ntfsrescue"));
     let args = format!("-q --map map --map-interval 0 -o target {} {source}", form.option());
     command.args(args.split_whitespace()).current_dir(scene.at(""));
@@ -86,14 +86,14 @@ fn command(scene: &Scene, form: Form, source: &str) -> Command {
     command
 }
 
-fn remove_all(scene: &Scene) {
+pub fn remove_all(scene: &Scene) {
     for name in ["target", "target.part", "map", "map.alt", "map.plan"] {
         let _absent = std::fs::remove_file(scene.at(name));
     }
 }
 
 /// A moment between 0 and `most`.
-fn moment(seed: usize, most: Duration) -> Duration {
+pub fn moment(seed: usize, most: Duration) -> Duration {
     let drawn = noise(seed as u64 + 1, 16);
     most * u32::from(u16::from_le_bytes([drawn[8], drawn[9]])) / 65_536
 }

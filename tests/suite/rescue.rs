@@ -81,6 +81,7 @@ fn one_bad_sector_anywhere() {
                 match fate {
                     Marked => said.says("512 bytes could not be read"),
                     Repaired(name) => {
+                        assert!(!said.stdout.contains("BadSectoR"), "{}", said.stdout);
                         said.says(&format!("Repaired: 512 bytes at byte {}", sector * 512)).says(name)
                     }
                 };
