@@ -108,6 +108,15 @@ impl ClusterSet {
         self.fill(extent.lcn.0, extent.len, false)
     }
 
+    /// The numbers that are in both sets.
+    pub fn common(&self, other: &ClusterSet) -> ClusterSet {
+        let mut common = ClusterSet::new(self.bound);
+        for extent in self.extents().flat_map(|extent| other.overlaps(extent)) {
+            common.insert_extent(extent);
+        }
+        common
+    }
+
     /// Sets or clears a stretch; returns how many of its bits were set before.
     fn fill(&mut self, start: u64, len: u64, value: bool) -> u64 {
         let end = start.saturating_add(len).min(self.bound);
@@ -342,6 +351,9 @@ mod tests {
         let got: Vec<_> = set.overlaps(extent(15, 39_990)).collect();
         assert_eq!(got, [extent(15, 5), extent(40_000, 5)]);
         assert_eq!(set.overlaps(extent(20, 39_980)).count(), 0);
+        let mut other = ClusterSet::new(100_000);
+        other.insert_extent(extent(15, 39_990));
+        assert!(set.common(&other).extents().eq([extent(15, 5), extent(40_000, 5)]));
     }
 
     #[test]

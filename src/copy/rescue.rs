@@ -41,15 +41,15 @@ pub enum Ending {
 pub struct Meter {
     start: Instant,
     /// Bytes wanted.
-    pub total: u64,
+    total: u64,
     /// Bytes of them that are finished.
-    pub rescued: u64,
-    rescued_before: u64,
+    rescued: u64,
+    rescued_before: Option<u64>,
     good_at: Instant,
     kept_at: Option<Instant>,
     told_at: Option<Instant>,
     /// Time between two maps at least.
-    pub keep_every: Duration,
+    keep_every: Duration,
     /// How long the last one took.
     keeping: Duration,
 }
@@ -58,19 +58,25 @@ pub struct Meter {
 const KEEPING_SHARE: u32 = 20;
 
 impl Meter {
-    /// Begins, with so many of the wanted bytes finished already; the clock began at `start`.
-    pub fn new(start: Instant, total: u64, rescued: u64, keep_every: Duration) -> Meter {
+    /// The clock began at `start`; a map is kept at most every `keep_every`.
+    pub fn new(start: Instant, keep_every: Duration) -> Meter {
         Meter {
             start,
-            total,
-            rescued,
-            rescued_before: rescued,
+            total: 0,
+            rescued: 0,
+            rescued_before: None,
             good_at: start,
             kept_at: None,
             told_at: None,
             keep_every,
             keeping: Duration::ZERO,
         }
+    }
+
+    /// So many bytes are wanted, and so many of them are finished already.
+    pub fn begin(&mut self, total: u64, rescued: u64) {
+        (self.total, self.rescued) = (total, rescued);
+        self.rescued_before.get_or_insert(rescued);
     }
 
     /// Time since the start.
@@ -99,7 +105,7 @@ impl Meter {
             pos: rescue.pos(),
             total: self.total,
             rescued: self.rescued,
-            rescued_before: self.rescued_before,
+            rescued_before: self.rescued_before.unwrap_or(0),
             damage: rescue.areas().damage(),
             nr_errors: rescue.nr_errors(),
             elapsed: self.elapsed(),

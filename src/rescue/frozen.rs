@@ -43,6 +43,8 @@ struct Layout {
     form: U32,
     /// Bytes in a sector of the volume.
     sector_size: U32,
+    /// 1: clusters are in the plan that are in use only perhaps; else 0.
+    is_doubtful: U32,
     cluster_size: U32,
     nr_clusters: U64,
     /// Bytes of the whole partition.
@@ -83,6 +85,8 @@ pub struct Facts {
     pub form: Form,
     /// Bytes in a sector of the volume.
     pub sector_size: u32,
+    /// Are clusters in the plan only because `$Bitmap` could not be read?
+    pub is_doubtful: bool,
     /// The volume's serial number.
     pub volume_serial: u64,
     /// The volume's first byte on the source.
@@ -207,6 +211,7 @@ fn encode(out: &mut dyn Write, plan: &Plan, facts: &Facts) -> io::Result<()> {
         }
         .into(),
         sector_size: facts.sector_size.into(),
+        is_doubtful: u32::from(facts.is_doubtful).into(),
         cluster_size: geometry.cluster_size.into(),
         nr_clusters: geometry.nr_clusters.into(),
         device_size: geometry.device_size.into(),
@@ -290,6 +295,7 @@ fn decode(from: impl Read, mut visit: impl FnMut(&Geometry, Extent)) -> Result<(
     let facts = Facts {
         form: if layout.form == FORM_IMAGE { Form::Image } else { Form::Clone },
         sector_size: layout.sector_size.get(),
+        is_doubtful: layout.is_doubtful.get() == 1,
         volume_serial: layout.volume_serial.get(),
         volume_pos: layout.volume_pos.get(),
         boot_sector,

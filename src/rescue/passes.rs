@@ -251,6 +251,11 @@ impl<'d> Rescue<'d> {
         &self.areas
     }
 
+    /// So many reads have failed before.
+    pub fn count_errors(&mut self, nr_errors: u64) {
+        self.nr_errors += nr_errors;
+    }
+
     /// What is known about each byte, to be changed from outside.
     pub fn areas_mut(&mut self) -> &mut Areas {
         &mut self.areas

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{
     Losses, Outcome, RunError, refuse_writable_mount, tell_space, warn_of_sector_size, warn_of_shutdown,
 };
+use crate::copy::CopyError;
 use crate::copy::rescue::{Ending, Keeper, Meter, pump};
 use crate::copy::survey::{Survey, sizes_of};
 use crate::event::{Event, Observer, Phase, Silent};
@@ -13,7 +14,7 @@ use crate::extent::{ByteRange, ClusterSet, Extent};
 use crate::image;
 use crate::io::disk::Disk;
 use crate::io::identity::Known;
-use crate::io::remote::Wait;
+use crate::io::remote::{Ask, Wait};
 use crate::io::stash::Stash;
 use crate::io::store::{LocalStore, Store};
 use crate::io::target::{Mapped, Room, Target, TargetName};
@@ -23,6 +24,7 @@ use crate::ntfs::attr::types;
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::ntfs::first::{Patterns, first_clusters};
 use crate::ntfs::mft::Value;
+use crate::ntfs::runs::Run;
 use crate::ntfs::scan::scan;
 use crate::ntfs::volume::backup_boot_sector;
 use crate::ntfs::{Error, Tolerance, Volume, mft_no};
@@ -69,8 +71,7 @@ pub(super) fn rescue_volume(
     form: Form,
     observer: &dyn Observer,
 ) -> Result<Outcome, RunError> {
-    let start = Instant::now();
-    let started = SystemTime::now();
+    let (start, started) = (Instant::now(), SystemTime::now());
     let patterns = Patterns::parse(&job.how.first)?;
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
@@ -98,7 +99,8 @@ pub(super) fn rescue_volume(
         let is_over = observer.wants_stop() || max_time.is_some_and(|max| start.elapsed() >= max);
         if is_over { Wait::Stop } else { Wait::Go }
     };
-    let mut opened = Opened::new(disk, &ask);
+    let opened = Opened::new(disk, &ask);
+    let (len, sizes) = (opened.len(), sizes_of(&opened));
     let target_disk = target.device().map(|(size, file)| DiskId { serial: serial_of(file), size });
 
     // What an earlier run has decided stands, what it has read is in the target.
@@ -108,11 +110,12 @@ pub(super) fn rescue_volume(
         ),
         _ => None,
     };
+    let is_resumed = thawed.is_some();
     let begun = match (thawed, &map) {
         (Some((plan, facts)), Some(map)) => {
             let identity = earlier.as_ref().and_then(|earlier| earlier.head.identity.as_ref());
             check_same(identity, &facts, form, &known, target_disk.as_ref(), &opened)?;
-            let areas = areas_of(map, opened.len(), plan.geometry.cluster_size)?;
+            let areas = areas_of(map, len, plan.geometry.cluster_size)?;
             observer.tell(Event::Note(format_args!("Going on where the map says.")));
             tell_space(plan.nr_used, plan.geometry, observer);
             Begun { plan, facts, areas, stash: Stash::default(), first: Vec::new(), nr_damaged: 0 }
@@ -123,10 +126,10 @@ pub(super) fn rescue_volume(
                 return Err(RunError::ForeignMap(job.how.map.clone().unwrap_or_default()));
             }
             let (areas, in_target) = match foreign {
-                None => (Areas::new(opened.len(), SURVEY_UNIT.into()), None),
+                None => (Areas::new(len, SURVEY_UNIT.into()), None),
                 Some(map) => {
                     let in_target = (mapped == Mapped::Resumed).then(|| Disk::open(target.path()));
-                    (areas_of(map, opened.len(), SURVEY_UNIT)?, in_target.transpose()?)
+                    (areas_of(map, len, SURVEY_UNIT)?, in_target.transpose()?)
                 }
             };
             let begun = begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer)?;
@@ -136,77 +139,94 @@ pub(super) fn rescue_volume(
             begun
         }
     };
-    let Begun { plan, facts, areas, stash, first, nr_damaged } = begun;
-    write_domain_out(job, &store, &plan, opened.len())?;
+    let Begun { plan, facts, mut areas, stash, mut first, nr_damaged } = begun;
+    write_domain_out(job, &store, &plan, len)?;
 
-    let head = Head {
-        pos: 0,
-        phase: MapPhase::Copying,
-        pass: 1,
-        identity: Some(Identity {
-            disk: DiskId { serial: known.disk.serial.clone(), size: known.disk.size },
-            volume_serial: facts.volume_serial,
-            target: target_disk,
-        }),
+    let identity = Identity {
+        disk: DiskId { serial: known.disk.serial.clone(), size: known.disk.size },
+        volume_serial: facts.volume_serial,
+        target: target_disk,
     };
+    let head = Head { pos: 0, phase: MapPhase::Copying, pass: 1, identity: Some(identity) };
     if mapped == Mapped::New
         && let Some(map) = &mut map
     {
         // Without it a target that was ended at once would be nobody's.
-        let range = ByteRange { pos: 0, len: opened.len() };
+        let range = ByteRange { pos: 0, len };
         map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
     }
     let mut sink = target.open_placed(&plan, form)?;
-    let mut first = first;
-    if mapped == Mapped::Resumed && earlier.is_some_and(|earlier| earlier.generation.is_some()) {
-        put_held(&facts, &plan, sink.as_mut())?;
-        let source = TargetSource { sink: sink.as_ref(), areas: &areas, repaired: &[], len: opened.len() };
+    put_held(&facts, &plan, sink.as_mut())?;
+    place(&stash, &plan, &mut areas, sink.as_mut(), mapped)?;
+    drop(stash);
+    if is_resumed && !patterns.is_empty() {
+        let source = TargetSource { sink: sink.as_ref(), areas: &areas, repaired: &[], len };
         if let Ok(volume) = Volume::open(&source, Tolerance::RESCUE, &Silent) {
             first = first_of(&volume, &patterns, observer)?;
         }
     }
-    let all_clusters = whole_of(&plan, job.how.whole);
-    let mut rescue = Rescue::new(areas, opened.len(), sizes_of(&opened), job.how.budget);
-    let domains = domains_of(&plan, &first, all_clusters.as_ref());
-    let indexes: Vec<_> = domains.iter().map(|domain| rescue.add_domain(*domain)).collect();
-    rescue.add_all(&indexes, job.how.retries);
-    let domain = domains.last().copied().unwrap_or_else(|| plan.domain());
-    if mapped != Mapped::Resumed {
-        put_held(&facts, &plan, sink.as_mut())?;
-    }
-    place(&stash, &plan, rescue.areas_mut(), sink.as_mut(), mapped)?;
-    drop(stash);
 
-    let mut keeper = MapKeeper { map, head, domain, len: opened.len(), unkept: unkept(&facts, &plan) };
-    let total = domain.ranges().map(|range| range.len).sum();
-    let rescued = finished_in(&domain, rescue.areas());
-    let mut meter = Meter::new(start, total, rescued, job.how.map_interval);
-    observer.tell(Event::Phase(Phase::Rescue));
-    let ending = loop {
-        let ending = pump(&mut rescue, &opened, sink.as_mut(), &mut keeper, &mut meter, observer)
-            .inspect_err(|_| tell_what_is_left(job, &target, observer))?;
-        if ending != Ending::End(End::Gone) {
-            break ending;
-        }
-        opened.close();
-        let Some(disk) = come_back(job, &known, path, &facts, observer) else { break ending };
-        opened = Opened::new(disk, &ask);
-        rescue.revive();
+    let whole = whole_of(&plan, job.how.whole);
+    let kept = domains_of(&plan, &[], None, whole.as_ref()).last().copied().unwrap_or_else(|| plan.domain());
+    let keeper = MapKeeper { map, head, domain: kept, len, unkept: unkept(&facts, &plan) };
+    let meter = Meter::new(start, job.how.map_interval);
+    let mut driver = Driver {
+        job,
+        path,
+        known: &known,
+        facts: &facts,
+        target: &target,
+        ask: &ask,
+        opened,
+        keeper,
+        meter,
+        observer,
     };
-    drop(opened);
+
+    observer.tell(Event::Phase(Phase::Rescue));
+    let (mut nr_errors, mut ending) = (0, Ending::End(End::Complete));
+    let mut wanted = None;
+    if facts.is_doubtful
+        && let Some(usage) = look(sink.as_ref(), &areas, len, observer)?
+    {
+        // First what is in use beyond doubt, and all that can be had of what tells about the rest.
+        let sure = usage.sure.as_ref().unwrap_or(&usage.used);
+        let mut rescue = Rescue::new(areas, len, sizes, job.how.budget);
+        for domain in domains_of(&plan, &first, Some(sure), None) {
+            let domain = rescue.add_domain(domain);
+            rescue.add_healthy(domain);
+        }
+        for clusters in &usage.bitmaps {
+            let domain = rescue.add_domain(domain_of(clusters, &plan));
+            rescue.add_all(&[domain], 0);
+        }
+        ending = driver.drive(&mut rescue, &domain_of(sure, &plan), sink.as_mut())?;
+        (nr_errors, areas) = (rescue.nr_errors(), rescue.into_areas());
+        let now = look(sink.as_ref(), &areas, len, observer)?;
+        wanted = now.map(|usage| plan.clusters().common(&usage.used));
+    }
+    let domains = domains_of(&plan, &first, wanted.as_ref(), whole.as_ref());
+    let domain = domains.last().copied().unwrap_or_else(|| plan.domain());
+    let mut rescue = Rescue::new(areas, len, sizes, job.how.budget);
+    rescue.count_errors(nr_errors);
+    if ending == Ending::End(End::Complete) {
+        let indexes: Vec<_> = domains.iter().map(|domain| rescue.add_domain(*domain)).collect();
+        rescue.add_all(&indexes, job.how.retries);
+        ending = driver.drive(&mut rescue, &domain, sink.as_mut())?;
+    }
     let elapsed = start.elapsed();
+    let Driver { mut keeper, opened, .. } = driver;
+    drop(opened);
 
     if ending == Ending::Stopped {
         if job.how.map.is_none() {
             tell_what_is_left(job, &target, observer);
-            return Err(crate::copy::CopyError::Stopped.into());
+            return Err(CopyError::Stopped.into());
         }
         keeper.write(&rescue, true)?;
         observer.tell(Event::Note(format_args!("Interrupted: the same command goes on where this ended.")));
-        return Ok(Outcome {
-            losses: Losses { bytes: 0, structures: nr_damaged },
-            ending: super::Ending::Interrupted,
-        });
+        let losses = Losses { bytes: 0, structures: nr_damaged };
+        return Ok(Outcome { losses, ending: super::Ending::Interrupted });
     }
     let unfinished =
         Unfinished { plan: &plan, facts: &facts, domain, areas: rescue.areas(), repairs: job.how.repair };
@@ -237,6 +257,83 @@ pub(super) fn rescue_volume(
         write_report(report, &store, &circumstances, &unfinished, completed, hit)?;
     }
     Ok(outcome)
+}
+
+/// Reads what a rescue asks for, through all comings and goings of the disk.
+struct Driver<'a> {
+    job: &'a Job,
+    path: &'a Path,
+    known: &'a Known,
+    facts: &'a Facts,
+    target: &'a Target,
+    ask: Ask<'a>,
+    opened: Opened<'a>,
+    keeper: MapKeeper<'a>,
+    meter: Meter,
+    observer: &'a dyn Observer,
+}
+
+impl Driver<'_> {
+    /// Goes on until there is nothing more to read of `domain`, or no disk to read it from.
+    fn drive(
+        &mut self,
+        rescue: &mut Rescue<'_>,
+        domain: &Domain<'_>,
+        sink: &mut dyn PlacedSink,
+    ) -> Result<Ending, RunError> {
+        let total = domain.ranges().map(|range| range.len).sum();
+        self.meter.begin(total, finished_in(domain, rescue.areas()));
+        loop {
+            let ending = pump(rescue, &self.opened, sink, &mut self.keeper, &mut self.meter, self.observer)
+                .inspect_err(|_| tell_what_is_left(self.job, self.target, self.observer))?;
+            if ending != Ending::End(End::Gone) {
+                return Ok(ending);
+            }
+            self.opened.close();
+            let disk = come_back(self.job, self.known, self.path, self.facts, self.observer);
+            let Some(disk) = disk else { return Ok(ending) };
+            self.opened = Opened::new(disk, self.ask);
+            rescue.revive();
+        }
+    }
+}
+
+/// What a look at the target tells of the clusters in use.
+struct Looked {
+    used: ClusterSet,
+    sure: Option<ClusterSet>,
+    bitmaps: Vec<ClusterSet>,
+}
+
+/// Which clusters are in use, as far as what was rescued tells; none if it tells nothing.
+fn look(
+    sink: &dyn PlacedSink,
+    areas: &Areas,
+    len: u64,
+    observer: &dyn Observer,
+) -> Result<Option<Looked>, RunError> {
+    let source = TargetSource { sink, areas, repaired: &[], len };
+    let Ok(volume) = Volume::open(&source, Tolerance::RESCUE, &Silent) else { return Ok(None) };
+    let stoppable = Quiet(observer);
+    match scan(&volume, Tolerance::RESCUE, None, &stoppable) {
+        Ok(usage) => {
+            let bitmaps = bitmaps(&volume);
+            Ok(Some(Looked { used: usage.used, sure: usage.sure, bitmaps }))
+        }
+        Err(Error::Stopped) => Err(Error::Stopped.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Hears nothing, but may be told to stop.
+struct Quiet<'a>(&'a dyn Observer);
+
+impl Observer for Quiet<'_> {
+    fn tell(&self, _: Event<'_>) {}
+
+    fn wants_stop(&self) -> bool {
+        self.0.wants_stop()
+    }
 }
 
 /// The clusters that come first: those of files that match, then of the indexes on the way to them.
@@ -283,15 +380,15 @@ fn begin(
         warn_of_sector_size(target, volume.info.sector_size, observer);
     }
     let _backup = backup_boot_sector(&survey);
-    read_ahead(&survey, &volume)?;
+    read_ahead(&survey, &volume, form)?;
     let usage = scan(&volume, tolerance, None, observer)?;
     warn_of_shutdown(&volume, &usage, observer);
     if observer.wants_stop() {
         return Err(Error::Stopped.into());
     }
     let nr_damaged = volume.nr_damaged + usage.nr_damaged;
-    let mut first = first_of(&volume, patterns, observer)?;
-    first.extend(usage.sure);
+    let first = first_of(&volume, patterns, observer)?;
+    let nr_sure = usage.sure.as_ref().map(ClusterSet::count);
     let (sector_size, volume_serial) = (volume.info.sector_size, volume.info.serial);
     let plan = Plan::new(geometry, usage.used, usage.nr_used);
     tell_space(plan.nr_used, geometry, observer);
@@ -300,7 +397,11 @@ fn begin(
             let image = image::encoded_len(&geometry, plan.nr_used, plan.nr_gaps());
             Room { length: image, content: image }
         }
-        Form::Clone => Room { length: geometry.written_end(), content: plan.total_bytes() },
+        // What is in doubt has a place, but perhaps nothing to put there.
+        Form::Clone => {
+            let content = geometry.copied_bytes(nr_sure.unwrap_or(plan.nr_used));
+            Room { length: geometry.written_end(), content }
+        }
     };
     target.require(room)?;
     let found = survey.into_found();
@@ -311,6 +412,7 @@ fn begin(
     let facts = Facts {
         form,
         sector_size,
+        is_doubtful: nr_sure.is_some(),
         volume_serial,
         volume_pos: 0,
         boot_sector: held(boot_range(&plan)),
@@ -321,7 +423,7 @@ fn begin(
 }
 
 /// Reads `$MFT` and `$Bitmap` as far as that goes without fighting, so that their parsers find all in memory.
-fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> {
+fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>, form: Form) -> Result<(), RunError> {
     let geometry = &volume.info.geometry;
     let healthy = [Pass::Forward(0), Pass::Down, Pass::Up];
     let trimmed = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
@@ -338,17 +440,28 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> 
     }
     read(worthy, &all)?;
     read(volume.mft.clusters(), &healthy)?;
-    // A bit that is not known means a cluster copied in vain, and a sector has thousands of them.
-    for (mft_no, kind) in [(mft_no::BITMAP, types::DATA), (mft_no::MFT, types::BITMAP)] {
-        if let Ok(Some(Value::Stream(bitmap))) = volume.mft.value(survey, mft_no, kind, &[]) {
-            let mut clusters = ClusterSet::new(geometry.nr_clusters);
-            bitmap.runs.runs().iter().filter_map(|run| run.extent()).for_each(|extent| {
-                clusters.insert_extent(extent);
-            });
-            read(clusters, &trimmed)?;
-        }
+    // A bit that is not known means a cluster that takes its place in an image for good. In a clone that costs nothing,
+    // and there is time to read the rest of the bits later.
+    let passes = if form == Form::Image { &trimmed[..] } else { &healthy };
+    for clusters in bitmaps(volume) {
+        read(clusters, passes)?;
     }
     Ok(())
+}
+
+/// The clusters of `$Bitmap`, and of the bitmap of `$MFT`, as far as they are known.
+fn bitmaps(volume: &Volume<'_>) -> Vec<ClusterSet> {
+    let of = |(mft_no, kind)| {
+        let Ok(Some(Value::Stream(bitmap))) = volume.mft.value(volume.source, mft_no, kind, &[]) else {
+            return None;
+        };
+        let mut clusters = ClusterSet::new(volume.info.geometry.nr_clusters);
+        bitmap.runs.runs().iter().filter_map(Run::extent).for_each(|extent| {
+            clusters.insert_extent(extent);
+        });
+        Some(clusters)
+    };
+    [(mft_no::BITMAP, types::DATA), (mft_no::MFT, types::BITMAP)].into_iter().filter_map(of).collect()
 }
 
 /// The boot sector's bytes on the volume.
@@ -437,13 +550,24 @@ fn whole_of(plan: &Plan, whole: bool) -> Option<ClusterSet> {
     })
 }
 
-/// What is to be read, in the order of its importance; the last holds all of it.
-fn domains_of<'d>(plan: &'d Plan, first: &'d [ClusterSet], whole: Option<&'d ClusterSet>) -> Vec<Domain<'d>> {
+/// What is to be read, in the order of its importance; the last holds all of it. `wanted` stands in for the plan where
+/// less of it is.
+fn domains_of<'d>(
+    plan: &'d Plan,
+    first: &'d [ClusterSet],
+    wanted: Option<&'d ClusterSet>,
+    whole: Option<&'d ClusterSet>,
+) -> Vec<Domain<'d>> {
     let cluster_size = u64::from(plan.geometry.cluster_size);
     let nothing = ByteRange { pos: plan.geometry.device_size, len: 0 };
     let first = first.iter().map(|clusters| Domain::new(clusters, cluster_size, nothing));
-    let whole = whole.map(|clusters| Domain::new(clusters, cluster_size, extra_range(plan)));
-    first.chain(std::iter::once(plan.domain())).chain(whole).collect()
+    let wanted = wanted.unwrap_or(plan.clusters());
+    first.chain(std::iter::once(wanted).chain(whole).map(|clusters| domain_of(clusters, plan))).collect()
+}
+
+/// These clusters, and the extra one.
+fn domain_of<'d>(clusters: &'d ClusterSet, plan: &Plan) -> Domain<'d> {
+    Domain::new(clusters, plan.geometry.cluster_size.into(), extra_range(plan))
 }
 
 /// Gives a clone what is held back to its end.
@@ -494,10 +618,12 @@ fn place(
 /// A stretch in pieces of a block at most.
 fn pieces(range: ByteRange) -> impl Iterator<Item = ByteRange> {
     let block = crate::copy::survey::BLOCK;
-    (range.pos / block..range.end().div_ceil(block)).map(move |no| {
-        let (pos, end) = ((no * block).max(range.pos), ((no + 1) * block).min(range.end()));
-        ByteRange { pos, len: end - pos }
-    })
+    (range.pos / block..range.end().div_ceil(block))
+        .map(move |no| {
+            let (pos, end) = ((no * block).max(range.pos), ((no + 1) * block).min(range.end()));
+            ByteRange { pos, len: end - pos }
+        })
+        .filter(|piece| piece.len > 0)
 }
 
 fn finished_in(domain: &Domain<'_>, areas: &Areas) -> u64 {

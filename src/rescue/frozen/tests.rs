@@ -18,6 +18,7 @@ fn facts() -> Facts {
     Facts {
         form: Form::Image,
         sector_size: 512,
+        is_doubtful: true,
         volume_serial: 0xfedc_ba98_7654_3210,
         volume_pos: 1 << 20,
         boot_sector: Some((0..=255).chain(0..=255).collect()),

@@ -19,7 +19,7 @@ use crate::ntfs::volume::backup_boot_sector;
 use crate::ntfs::{Tolerance, Volume};
 use crate::plan::Plan;
 use crate::report::summary::Repaired;
-use crate::rescue::frozen::{self, Facts};
+use crate::rescue::frozen::{self, Facts, Form};
 use crate::rescue::mapstore::MapStore;
 use crate::rescue::mark::mark_lost;
 use crate::rescue::{Areas, Domain, State};
@@ -68,7 +68,7 @@ pub fn complete(
     sink: &mut dyn PlacedSink,
     observer: &dyn Observer,
 ) -> Result<Completed, RunError> {
-    let Unfinished { facts, domain, areas, .. } = unfinished;
+    let Unfinished { plan, facts, domain, areas, .. } = unfinished;
     let repairs = if unfinished.repairs { repairs(unfinished, sink) } else { Vec::new() };
     let mut completed = Completed::default();
     let mut buf = vec![0; BLOCK as usize];
@@ -83,6 +83,9 @@ pub fn complete(
         sink.put(piece.pos, data)?;
         completed.marked += piece.len;
     }
+    if facts.form == Form::Image {
+        fill_unwanted(plan, domain, sink)?;
+    }
     for Repair { pos, bytes, what } in repairs {
         sink.put(pos, &bytes)?;
         let len = bytes.len() as u64;
@@ -95,6 +98,23 @@ pub fn complete(
     observer.tell(Event::Phase(Phase::Sync));
     sink.finish()?;
     Ok(completed)
+}
+
+/// Clusters that have a place in an image, but turned out to be free: they are zeros there.
+fn fill_unwanted(plan: &Plan, domain: &Domain<'_>, sink: &mut dyn PlacedSink) -> Result<(), RunError> {
+    let zeros = vec![0; BLOCK as usize];
+    for range in plan.ranges() {
+        let mut at = range.pos;
+        while at < range.end() {
+            let wanted = domain.next(at).filter(|wanted| wanted.pos < range.end());
+            let end = wanted.map_or(range.end(), |wanted| wanted.pos);
+            for piece in pieces(ByteRange { pos: at, len: end - at }) {
+                sink.put(piece.pos, zeros.get(..piece.len as usize).unwrap_or_default())?;
+            }
+            at = wanted.map_or(end, |wanted| wanted.end());
+        }
+    }
+    Ok(())
 }
 
 /// What can be taken from copies: the boot sector, and sectors of the first MFT records.
