@@ -42,6 +42,32 @@ fn uninterrupted(scene: &Scene, form: Form, disk: &FaultyDisk) -> Vec<u8> {
     scene.read("whole")
 }
 
+/// Where `$Bitmap` cannot be read: what is in use is the same in the end.
+#[test]
+fn what_is_in_doubt_is_completed_too() {
+    let scene = Scene::new();
+    let mut bad = bad_sectors(&scene);
+    bad.push(scene.editor().bitmap_pos() / 512);
+    let disk = scene.disk(512, &bad);
+    for form in Form::BOTH {
+        uninterrupted(&scene, form, &disk);
+        let whole = scene.content("whole", form);
+        let target = format!("target-{form:?}");
+        let args = format!("--map map-{form:?} {} -o {target} {}", form.option(), text(&disk.path()));
+        for max_errors in [1, 2, 3, 20] {
+            scene.ours(&format!("{args} --max-errors {max_errors}")).exits(5);
+            let told = format!("{form:?}, {max_errors} errors");
+            assert_complete(&scene, &scene.content(&target, form), &told);
+            scene.ours(&format!("--finish map-{form:?} {target}")).ok();
+            assert_complete(&scene, &scene.content(&target, form), &told);
+        }
+        scene.ours(&args).ok();
+        scene.assert_equal_in_use(&scene.content(&target, form), &whole, "at last");
+        scene.ours(&format!("--finish map-{form:?} {target}")).ok();
+        scene.assert_equal_in_use(&scene.content(&target, form), &whole, "finished once more");
+    }
+}
+
 /// Ends by the number of errors, again and again, until all is tried.
 #[test]
 fn errors_are_budgeted() {

@@ -19,12 +19,12 @@ use crate::tools::{noise, status_of, text};
 const NR_KILLS: usize = 150;
 const TIME: Duration = Duration::from_secs(10);
 
-/// Bad sectors of all kinds: an area, single ones, what has a copy, a record, `$Bitmap`, the backup boot sector.
+/// Bad sectors of all kinds: an area, single ones, what has a copy, a record, one beside the backup boot sector.
 pub fn bad_sectors(scene: &Scene) -> Vec<u64> {
     let editor = scene.editor();
     let record = |mft_no| editor.record_pos(mft_no) / 512;
     let (first, far) = (scene.sector_of_file(2), scene.sector_of_file(8));
-    let bad = [far, far + 3, record(0), record(2) + 1, record(70), editor.bitmap_pos() / 512];
+    let bad = [far, far + 3, record(0), record(2) + 1, record(70)];
     let mut bad: Vec<_> = (first + 1..first + 20).chain(bad).chain([0, editor.total_sectors - 1]).collect();
     bad.sort();
     bad
@@ -98,52 +98,67 @@ pub fn moment(seed: usize, most: Duration) -> Duration {
     most * u32::from(u16::from_le_bytes([drawn[8], drawn[9]])) / 65_536
 }
 
-fn survives_kills(form: Form) {
+fn survives_kills(form: Form, is_doubtful: bool) {
     let scene = Scene::new();
-    let bad = bad_sectors(&scene);
+    let mut bad = bad_sectors(&scene);
+    bad.extend(is_doubtful.then_some(scene.editor().bitmap_pos() / 512));
     let disk = scene.disk(512, &bad);
     let source = text(&disk.path()).to_owned();
     let volume = scene.read("volume");
 
     let start = Instant::now();
     let whole = command(&scene, form, &source).output().unwrap();
-    let takes = start.elapsed();
+    let mut takes = start.elapsed();
     assert_eq!(status_of(whole.status), 0, "{}", String::from_utf8_lossy(&whole.stdout));
     let wanted = scene.read("target");
+    let marked = scene.content("target", form);
 
     let (mut nr_kills, mut nr_done, mut finished) = (0, 0, BTreeSet::new());
     let start = Instant::now();
-    while nr_kills < NR_KILLS && start.elapsed() < TIME {
+    while nr_kills < NR_KILLS && start.elapsed() < TIME / if is_doubtful { 2 } else { 1 } {
         remove_all(&scene);
         loop {
             let mut child = command(&scene, form, &source).spawn().unwrap();
-            // Mostly too short for all of it, so that one target is killed more than once.
-            let most = if nr_kills % 8 == 0 { takes } else { takes * 2 / 3 };
-            std::thread::sleep(moment(nr_kills + 1000 * nr_done, most));
+            std::thread::sleep(moment(nr_kills + 1000 * nr_done, takes));
             let _ended = child.kill();
             let ended = child.wait_with_output().unwrap();
             let status = status_of(ended.status);
             if status == 0 {
+                // Too late: this machine is faster now than it was.
+                takes = takes * 9 / 10;
                 break;
             }
             assert_eq!(status, 137, "kill {nr_kills}: {}", String::from_utf8_lossy(&ended.stdout));
             nr_kills += 1;
+            takes = takes * 52 / 50;
             finished.extend(finished_is_there(&scene, &volume, "target", "map"));
         }
-        assert_equal(&scene.read("target"), &wanted, &format!("{form:?} after {nr_kills} kills"));
+        let told = format!("{form:?} after {nr_kills} kills");
+        if is_doubtful {
+            scene.assert_equal_in_use(&scene.content("target", form), &marked, &told);
+        } else {
+            assert_equal(&scene.read("target"), &wanted, &told);
+        }
         assert!(!scene.at("map.alt").exists() && !scene.at("target.part").exists());
         nr_done += 1;
     }
     println!("{form:?}: {takes:?} a run, {nr_kills} kills, {nr_done} results, {} states", finished.len());
-    assert!(nr_kills > 20 && nr_done > 2 && finished.len() > 5, "too slow to tell anything");
+    assert!(nr_kills > 20 && nr_done > 1 && finished.len() > 3, "too slow to tell anything");
 }
 
 #[test]
 fn a_clone_survives_kills() {
-    survives_kills(Form::Clone);
+    survives_kills(Form::Clone, false);
 }
 
 #[test]
 fn an_image_survives_kills() {
-    survives_kills(Form::Image);
+    survives_kills(Form::Image, false);
+}
+
+/// Where `$Bitmap` cannot be read, it is not known of all clusters whether they are in use.
+#[test]
+fn what_is_in_doubt_survives_kills() {
+    survives_kills(Form::Clone, true);
+    survives_kills(Form::Image, true);
 }

@@ -79,6 +79,17 @@ impl Scene {
         volume.chunks(4096).position(|data| data.starts_with(&wanted)).unwrap() as u64 * 8
     }
 
+    /// Two copies hold the same in all clusters that are in use.
+    #[track_caller]
+    pub fn assert_equal_in_use(&self, found: &[u8], wanted: &[u8], what: &str) {
+        let editor = self.editor();
+        let bitmap = editor.read(editor.bitmap_pos(), editor.nr_clusters().div_ceil(8));
+        let is_used =
+            |lcn: u64| lcn >= editor.nr_clusters() || bitmap[lcn as usize / 8] >> (lcn % 8) & 1 == 1;
+        let sectors: Vec<_> = differing(found, wanted).into_iter().filter(|at| is_used(at / 8)).collect();
+        assert!(sectors.is_empty(), "{what}: sectors in use differ: {sectors:?}");
+    }
+
     /// The healthy clone with marks at these sectors.
     pub fn marked(&self, sectors: &[u64]) -> Vec<u8> {
         let mut wanted = self.read("healthy");
