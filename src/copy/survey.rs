@@ -91,6 +91,7 @@ impl<'a> Survey<'a> {
         let nothing = ByteRange { pos: 0, len: 0 };
         let domain = rescue.add_domain(Domain::new(&clusters, cluster_size, nothing));
         passes.iter().for_each(|pass| rescue.add(domain, *pass));
+        rescue.be_careful();
         let mut buf = AlignedBuf::new(BLOCK as usize);
         let result = loop {
             if self.observer.wants_stop() {

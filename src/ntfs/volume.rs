@@ -5,10 +5,11 @@ use std::io;
 use super::attr::{text, types};
 use super::boot::{BOOT_SECTOR_LEN, BootSector};
 use super::mft::{Mft, Value};
+use super::record::Record;
 use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer};
-use crate::io::{ReadError, Source};
-use crate::units::Geometry;
+use crate::io::{Loss, ReadError, Source};
+use crate::units::{Geometry, Lcn};
 
 /// Bytes of a label in UTF-8: Windows takes 32 UTF-16 units, the format 128 and each up to 3 bytes.
 pub type Label = heapless::String<384>;
@@ -60,14 +61,22 @@ impl<'a> Volume<'a> {
         let boot = match read_boot_sector(source, 0) {
             Ok(boot) => boot,
             Err(error) if tolerance.forgives(&error) => {
-                let backup = backup_boot_sector(source).ok_or_else(|| {
-                    observer.tell(Event::Warning(format_args!("no backup boot sector in the last sector")));
-                });
-                let Ok((pos, boot)) = backup else { return Err(error) };
-                observer.tell(Event::Warning(format_args!("{error}; using its backup at byte {pos:#x}")));
                 // What cannot be read is counted in bytes.
                 nr_damaged += u64::from(error.read().is_none());
-                boot
+                if let Some((pos, boot)) = backup_boot_sector(source) {
+                    observer.tell(Event::Warning(format_args!("{error}; using its backup at byte {pos:#x}")));
+                    boot
+                } else {
+                    observer.tell(Event::Warning(format_args!("no backup boot sector in the last sector")));
+                    // What is there and is no boot sector belongs to something else.
+                    let is_unreadable = error.read().is_some_and(|read| read.loss() == Loss::BadArea);
+                    let inferred = if is_unreadable { infer_boot_sector(source) } else { None };
+                    let Some((pos, boot)) = inferred else { return Err(error) };
+                    observer.tell(Event::Warning(format_args!(
+                        "{error}; going by the MFT records at byte {pos:#x}"
+                    )));
+                    boot
+                }
             }
             Err(error) => return Err(error),
         };
@@ -116,6 +125,67 @@ impl<'a> Volume<'a> {
         }
         Ok(())
     }
+}
+
+/// What a boot sector would say, told by the MFT records or their copies where mkfs and Windows put them: in records that
+/// are found at one of these places, `$MFT` or `$MFTMirr` names this very place. Also where they were found.
+fn infer_boot_sector(source: &dyn Source) -> Option<(u64, BootSector)> {
+    const CLUSTER_SIZES: [u64; 8] = [4096, 512, 1024, 2048, 8192, 16_384, 32_768, 65_536];
+    let sector_size = source.sector_size().clamp(512, 4096);
+    let total_sectors = (source.len() / u64::from(sector_size)).checked_sub(1)?;
+    // In a dead zone each attempt costs seconds: the places near one that failed are left out.
+    let mut failed = Vec::<u64>::new();
+    CLUSTER_SIZES.into_iter().find_map(|cluster_size| {
+        let nr_clusters = total_sectors * u64::from(sector_size) / cluster_size;
+        // $MFTMirr of Windows and of mkntfs, $MFT of mkntfs and of Windows.
+        let places = [2, nr_clusters / 2, (16 << 10) / cluster_size, (3 << 30) / cluster_size];
+        places.into_iter().find_map(|lcn| {
+            let pos = lcn.checked_mul(cluster_size).filter(|pos| *pos < source.len())?;
+            if failed.iter().any(|failed| failed.abs_diff(pos) < NEAR) {
+                return None;
+            }
+            let lcns = [0, 1].map(|mft_no| first_lcn(source, pos + mft_no * RECORD_SIZE, &mut failed));
+            let [Some(mft_lcn), mirror] = lcns else { return None };
+            let is_here = |found: Option<u64>| found.is_some_and(|found| found == lcn);
+            (is_here(Some(mft_lcn)) || is_here(mirror)).then(|| {
+                let boot = BootSector {
+                    sector_size,
+                    cluster_size: cluster_size as u32,
+                    total_sectors,
+                    mft_lcn: Lcn(mft_lcn),
+                    mftmirr_lcn: Lcn(mirror.unwrap_or(mft_lcn)),
+                    record_size: RECORD_SIZE as u32,
+                    index_block_size: 4096,
+                    serial: 0,
+                };
+                (pos, boot)
+            })
+        })
+    })
+}
+
+/// Places that are so near, in bytes, fail together.
+const NEAR: u64 = 1 << 20;
+
+/// Bytes of an MFT record on disks with sectors of 512 bytes.
+const RECORD_SIZE: u64 = 1024;
+
+/// Where the contents of the file begin whose MFT record is at byte `pos`, if one is there.
+/// A place that cannot be read is added to `failed`.
+fn first_lcn(source: &dyn Source, pos: u64, failed: &mut Vec<u64>) -> Option<u64> {
+    let mut bytes = vec![0; RECORD_SIZE as usize];
+    if source.read_at(pos, &mut bytes).is_err() {
+        failed.push(pos);
+        return None;
+    }
+    let record = Record::parse(&mut bytes).ok()?;
+    let data = record.attributes().flatten().find(|attribute| attribute.kind == types::DATA)?;
+    data.runs(u64::MAX)?.next()?.ok()?.lcn.map(|lcn| lcn.0)
+}
+
+/// The boot sector, or its backup.
+pub(crate) fn any_boot_sector(source: &dyn Source) -> Option<BootSector> {
+    read_boot_sector(source, 0).ok().or_else(|| Some(backup_boot_sector(source)?.1))
 }
 
 /// Reads and parses the boot sector at byte `pos`.

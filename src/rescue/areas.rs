@@ -176,6 +176,27 @@ impl Areas {
         damage
     }
 
+    /// The last stretch before a byte that was tried.
+    pub fn tried_before(&self, pos: u64) -> Option<Area> {
+        let mut end = pos;
+        while end > 0 {
+            let area = self.before(end, 0);
+            if area.state != State::NonTried {
+                return Some(area);
+            }
+            end = area.range.pos;
+        }
+        None
+    }
+
+    /// The first byte from `pos` on that was tried.
+    pub fn tried_from(&self, pos: u64) -> Option<u64> {
+        let len = self.touched.bound() * self.unit;
+        self.within(ByteRange { pos, len: len.saturating_sub(pos) })
+            .find(|area| area.state != State::NonTried)
+            .map(|area| area.range.pos)
+    }
+
     /// Is all of a range finished?
     pub fn is_finished(&self, range: ByteRange) -> bool {
         self.within(range).all(|area| area.state == State::Finished)
@@ -301,6 +322,12 @@ mod tests {
                 assert_eq!(areas.first(state, range(from, to)).map(|found| found.pos), first);
                 let last = (from..to).rev().find(|at| array[*at as usize] == state);
                 assert_eq!(areas.last(state, range(from, to)).map(|found| found.end() - 1), last);
+                let tried = |at: &u64| array[*at as usize] != State::NonTried;
+                assert_eq!(
+                    areas.tried_before(from).map(|area| area.range.end() - 1),
+                    (0..from).rev().find(tried)
+                );
+                assert_eq!(areas.tried_from(from), (from..LEN).find(tried));
                 let all = array[from as usize..to as usize].iter().all(|state| *state == State::Finished);
                 assert_eq!(areas.is_finished(range(from, to)), all);
             }

@@ -325,6 +325,10 @@ impl Layout {
             let wanted = "a power of two from 256 to 4096".into();
             return Err((offset_of!(Layout, sector_size), number("sector size", sector_size.into(), wanted)));
         }
+        if self.is_doubtful.get() > 1 {
+            let fault = number("doubt", self.is_doubtful.get().into(), "0 or 1".into());
+            return Err((offset_of!(Layout, is_doubtful), fault));
+        }
         let geometry =
             Geometry::new(self.cluster_size.get().into(), self.nr_clusters.get(), self.device_size.get());
         let geometry = geometry.map_err(|error| (offset_of!(Layout, cluster_size), error.into()))?;

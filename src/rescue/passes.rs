@@ -40,8 +40,14 @@ const FAR: u64 = 64;
 /// The stretches that are probed, in bytes: from this length down to the last that is worth an error before trimming,
 /// and the last that is at all.
 const LONGEST_PROBED: u64 = 1 << 32;
-const PROBED_BEFORE_TRIMMING: u64 = 8 << 20;
-const SHORTEST_PROBED: u64 = 1 << 20;
+const PROBED_BEFORE_TRIMMING: u64 = 1 << 20;
+const SHORTEST_PROBED: u64 = 256 << 10;
+
+/// Probing is given up for the time being when of at least so many probes not one in as many was good.
+const MANY_PROBES: u64 = 8;
+
+/// What lies between a failed area and one that was tried, and is no longer than this, was jumped over.
+const LONGEST_LEFT: u64 = 16 << 20;
 
 /// A stretch that takes as long to read as the way to it: 10 ms at 100 MB/s.
 const LONG: u64 = 1 << 20;
@@ -85,7 +91,7 @@ pub enum Pass {
 }
 
 /// One pass over one domain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stage {
     pass: Pass,
     /// Which domain.
@@ -136,6 +142,16 @@ pub struct Budget {
     pub max_time: Option<Duration>,
 }
 
+/// A read that failed.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    range: ByteRange,
+    /// What was known about it before.
+    before: State,
+    /// What it was read for.
+    stage: Stage,
+}
+
 /// Trimming of one failed block.
 #[derive(Clone, Copy, Debug)]
 struct Trimming {
@@ -168,15 +184,17 @@ pub struct Rescue<'d> {
     /// Where the pass stands.
     at: u64,
     zones: Zones,
+    /// Where the last block ended at which the pass forward jumped ahead.
+    failed_end: u64,
     trimming: Option<Trimming>,
     /// Bad sectors in a row while scraping.
     scrape_jump: u64,
-    /// Has a probe found good data?
-    probe_hit: bool,
+    /// Probes of this pass, and those of them that were good.
+    probes: (u64, u64),
     /// What is being read.
     current: Option<Step>,
     /// Failures since the last good read.
-    failed: heapless::Vec<ByteRange, MANY_IN_A_ROW>,
+    failed: heapless::Vec<Failure, MANY_IN_A_ROW>,
     nr_errors: u64,
     is_gone: bool,
     /// Which good sector is read again next.
@@ -195,9 +213,10 @@ impl<'d> Rescue<'d> {
             budget,
             at: 0,
             zones: Zones::default(),
+            failed_end: u64::MAX,
             trimming: None,
             scrape_jump: 0,
-            probe_hit: false,
+            probes: (0, 0),
             current: None,
             failed: heapless::Vec::new(),
             nr_errors: 0,
@@ -261,6 +280,11 @@ impl<'d> Rescue<'d> {
         &mut self.areas
     }
 
+    /// This is metadata, of which each block counts.
+    pub fn be_careful(&mut self) {
+        self.zones = Zones::careful();
+    }
+
     /// What is known about each byte, at the end.
     pub fn into_areas(self) -> Areas {
         self.areas
@@ -304,12 +328,10 @@ impl<'d> Rescue<'d> {
         if self.budget.max_time.is_some_and(|max| now >= max) {
             return Step::End(End::Time);
         }
-        let step = match self.check() {
-            Some(range) => Step::Check(range),
-            None => match self.next_read() {
-                Some(range) => Step::Read(range),
-                None => return Step::End(End::Complete),
-            },
+        let mut step = self.check(false).map(Step::Check);
+        step = step.or_else(|| self.next_read().map(Step::Read));
+        let Some(step) = step.or_else(|| self.check(true).map(Step::Check)) else {
+            return Step::End(End::Complete);
         };
         self.current = Some(step);
         step
@@ -329,31 +351,40 @@ impl<'d> Rescue<'d> {
             (Some(Step::Read(range)), Outcome::Bad) => {
                 self.nr_errors += 1;
                 // Never full: a check comes before that.
-                let _full = self.failed.push(range);
+                if let Some(stage) = self.stages.last() {
+                    let before = self.areas.state(range.pos);
+                    let _full = self.failed.push(Failure { range, before, stage: *stage });
+                }
                 self.advance(range, false, false);
             }
         }
     }
 
-    /// The disk is no longer there: what has failed since the last good read did so for that reason.
+    /// The disk is no longer there: what has failed since the last good read did so for that reason. It is again what it
+    /// was, and the passes that read it have not ended.
     fn lose_disk(&mut self) {
         self.nr_errors = self.nr_errors.saturating_sub(self.failed.len() as u64);
-        for range in std::mem::take(&mut self.failed) {
-            self.areas.set(range, State::NonTried);
+        for Failure { range, before, stage } in std::mem::take(&mut self.failed).into_iter().rev() {
+            self.areas.set(range, before);
+            if self.stages.last() != Some(&stage) {
+                self.stages.push(stage);
+            }
         }
         self.is_gone = true;
     }
 
-    /// A good sector to be read again, if there is doubt whether the disk still answers.
-    fn check(&mut self) -> Option<ByteRange> {
+    /// A good sector to be read again, if there is doubt whether the disk still answers: at the end there is after the
+    /// last failure.
+    fn check(&mut self, is_end: bool) -> Option<ByteRange> {
         let far = (self.len / FAR).max(self.sizes.block);
         let mut places = heapless::Vec::<u64, FAR_PLACES>::new();
-        for range in &self.failed {
+        for Failure { range, .. } in &self.failed {
             if places.iter().all(|place| place.abs_diff(range.pos) >= far) {
                 let _enough = places.push(range.pos);
             }
         }
-        if !self.failed.is_full() && places.len() < FAR_PLACES {
+        let is_odd = self.failed.is_full() || places.len() >= FAR_PLACES;
+        if !is_odd && (!is_end || self.failed.is_empty()) {
             return None;
         }
         // Another one each time: a disk may remember the last.
@@ -381,9 +412,10 @@ impl<'d> Rescue<'d> {
         let pass = self.pass();
         self.at = if pass == Some(Pass::Down) { self.len } else { 0 };
         self.zones = Zones::default();
+        self.failed_end = u64::MAX;
         self.trimming = None;
         self.scrape_jump = 0;
-        self.probe_hit = false;
+        self.probes = (0, 0);
         self.current = None;
     }
 
@@ -416,10 +448,12 @@ impl<'d> Rescue<'d> {
         if let Pass::Probe(length) = pass {
             let last =
                 if length >= PROBED_BEFORE_TRIMMING { PROBED_BEFORE_TRIMMING } else { SHORTEST_PROBED };
-            if length / 2 >= last {
+            let (nr_probes, nr_good) = self.probes;
+            let is_in_vain = nr_probes >= MANY_PROBES && nr_good * MANY_PROBES < nr_probes;
+            if length / 2 >= last && !is_in_vain {
                 self.stages.push(Stage { pass: Pass::Probe(length / 2), domain });
             }
-            if self.probe_hit {
+            if nr_good > 0 {
                 self.stages.push(Stage { pass: Pass::Up, domain });
                 self.stages.push(Stage { pass: Pass::Down, domain });
             }
@@ -439,12 +473,16 @@ impl<'d> Rescue<'d> {
         match pass {
             Pass::Forward(_) if good && !slow => self.zones.good(range.pos, range.end()),
             Pass::Forward(_) => {
+                self.failed_end = range.end();
                 let end = self.zones.bad(range.pos, range.end());
                 self.at = end.next_multiple_of(self.sizes.block);
             }
             Pass::Down => self.at = range.pos,
             Pass::Up | Pass::Sweep | Pass::Retry => {}
-            Pass::Probe(_) => self.probe_hit |= good,
+            Pass::Probe(_) => {
+                self.probes.0 += 1;
+                self.probes.1 += u64::from(good);
+            }
             Pass::Trim { .. } => self.advance_trim(range, good),
             Pass::Scrape { jumping } => {
                 self.scrape_jump =
@@ -533,6 +571,23 @@ impl<'d> Rescue<'d> {
                 self.at = stretch.end();
                 continue;
             }
+            // Behind an area that failed in an earlier pass or run, what was jumped over then is left to the passes that
+            // come from its good side.
+            let before = self.areas.tried_before(piece.pos);
+            if let Some(failed) = before.filter(|area| area.state != State::Finished)
+                && failed.range.end() != self.failed_end
+            {
+                let behind = self.areas.tried_from(piece.pos).unwrap_or(u64::MAX);
+                self.at = if behind - piece.pos < LONGEST_LEFT {
+                    piece.end()
+                } else {
+                    self.failed_end = failed.range.end();
+                    self.zones
+                        .bad(failed.range.end() - self.sizes.block.min(failed.range.len), failed.range.end())
+                };
+                self.at = self.at.next_multiple_of(self.sizes.logical);
+                continue;
+            }
             match self.zones.expected(piece.pos) {
                 Some(end) => self.at = end.next_multiple_of(self.sizes.block),
                 None => return Some(self.block(piece)),
@@ -588,7 +643,8 @@ impl<'d> Rescue<'d> {
             if last.end() - first.pos < length {
                 continue;
             }
-            let middle = first.pos + (last.end() - first.pos) / 2;
+            // Not in the very middle: dead zones come at equal distances, and so it would lie in one as often as not.
+            let middle = first.pos + (last.end() - first.pos) / 8 * 3;
             let piece = self.wanted(domain, State::NonTried, middle / self.sizes.block * self.sizes.block);
             if let Some(piece) = piece.filter(|piece| piece.pos < last.end()) {
                 // What lies behind the probe in the same stretch belongs to the next round.

@@ -28,12 +28,21 @@ const SLACK: u64 = 128 << 10;
 struct Zone {
     /// Where the first read failed.
     start: u64,
+    /// Was all good up to there?
+    is_start_known: bool,
     /// End of the last read that failed.
     bad_end: u64,
     /// How far the last jump went.
     jump: u64,
     /// Where the first read behind it was good, if one was.
     landed: Option<u64>,
+}
+
+impl Zone {
+    /// Is this where the last jump went, and not somewhere behind because nothing is wanted in between?
+    fn is_aimed_at(&self, pos: u64) -> bool {
+        pos <= self.bad_end.saturating_add(self.jump).saturating_add(SLACK)
+    }
 }
 
 /// Zones that come again and again.
@@ -52,65 +61,108 @@ struct Rhythm {
 }
 
 /// What was learned about the disk's zones on one way forward over it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Zones {
     open: Option<Zone>,
-    /// A zone's length lies between these, as far as the last ones tell.
-    length: Option<(u64, u64)>,
+    /// A zone is longer than this, as far as the last ones tell.
+    shortest: u64,
+    /// And not longer than this, if a jump has shown so.
+    longest: Option<u64>,
     /// Where the last two zones began, the latest last.
     starts: [Option<u64>; 2],
     rhythm: Option<Rhythm>,
+    /// Where the last good read ended.
+    good_end: u64,
+    /// The shortest jump.
+    floor: u64,
+    /// The first jump of all.
+    first: u64,
+}
+
+impl Default for Zones {
+    fn default() -> Zones {
+        Zones {
+            open: None,
+            shortest: 0,
+            longest: None,
+            starts: [None; 2],
+            rhythm: None,
+            good_end: 0,
+            floor: SHORTEST_JUMP,
+            first: FIRST_JUMP,
+        }
+    }
 }
 
 impl Zones {
+    /// For metadata, of which there is little and each block counts: the first jumps are short.
+    pub fn careful() -> Zones {
+        Zones { floor: 0, first: 0, ..Zones::default() }
+    }
+
     /// A read from `pos` to `end` failed, or was as slow as one that fails. Returns where to go on.
     pub fn bad(&mut self, pos: u64, end: u64) -> u64 {
-        let known = self.length.map(|(_, longest)| longest);
-        let (start, jump) = match (self.open, known) {
-            (None, _) => (pos, self.first_jump()),
+        // An error soon behind a landing belongs to the same zone.
+        let open = self.open.filter(|zone| zone.landed.is_some() || zone.is_aimed_at(pos));
+        let jump = match (open, self.longest) {
+            (None, _) => self.first_jump(),
             // A guess was too short, but zones were never longer than this.
             (Some(zone), Some(longest)) if end < zone.start.saturating_add(longest) => {
-                (zone.start, zone.start + longest + longest / 8 - end)
+                zone.start + longest + longest / 8 - end
             }
-            (Some(zone), Some(_)) => (zone.start, zone.jump * 2),
-            (Some(zone), None) => (zone.start, zone.jump * GROWTH),
+            (Some(zone), Some(_)) => (zone.jump * 2).max(SHORTEST_JUMP),
+            (Some(zone), None) => (zone.jump * GROWTH).max(SHORTEST_JUMP),
         };
-        let jump = jump.clamp(SHORTEST_JUMP, LONGEST_JUMP);
-        if self.open.is_none()
+        let jump = jump.min(LONGEST_JUMP);
+        let is_start_known = pos == self.good_end;
+        self.open = Some(match open {
+            Some(zone) => Zone { bad_end: end, jump, landed: None, ..zone },
+            None => Zone { start: pos, is_start_known, bad_end: end, jump, landed: None },
+        });
+        if open.is_none()
+            && is_start_known
             && let Some(rhythm) = &mut self.rhythm
         {
             rhythm.hear(pos);
         }
-        self.open = Some(Zone { start, bad_end: end, jump, landed: None });
         end.saturating_add(jump)
     }
 
     /// A read from `pos` to `end` was good.
     pub fn good(&mut self, pos: u64, end: u64) {
+        self.good_end = end;
         let Some(zone) = &mut self.open else { return };
         let landed = *zone.landed.get_or_insert(pos);
-        // An error soon behind the landing belongs to the same zone.
         if end - landed >= zone.jump.clamp(SHORTEST_JUMP, FIRST_JUMP) {
             let zone = *zone;
             self.open = None;
-            self.learn(zone.start, zone.bad_end - zone.start, landed - zone.start);
+            let longest = zone.is_aimed_at(landed).then(|| landed - zone.start);
+            self.learn(&zone, zone.bad_end - zone.start, longest);
         }
     }
 
     fn first_jump(&self) -> u64 {
-        let Some((shortest, longest)) = self.length else { return FIRST_JUMP };
+        let Some(longest) = self.longest else { return self.first.max(self.shortest * 2) };
         // A guess that is too short costs an error, one that is too long only puts off what is behind the zone.
+        let shortest = self.shortest.min(longest);
         let guess = if longest / 2 <= shortest { longest } else { shortest + (longest - shortest) * 5 / 8 };
-        guess.clamp(SHORTEST_JUMP, LONGEST_JUMP)
+        guess.max(self.floor)
     }
 
-    /// A zone from `start` on was between `shortest` and `longest` bytes long.
-    fn learn(&mut self, start: u64, shortest: u64, longest: u64) {
-        let known = self.length.map(|(low, high)| (low.max(shortest), high.min(longest)));
-        self.length = Some(known.filter(|(low, high)| low < high).unwrap_or((shortest, longest)));
-        if longest < SHORTEST_ZONE || self.rhythm.is_some() {
+    /// A zone was longer than `shortest` bytes, and not longer than `longest`, if that is known.
+    fn learn(&mut self, zone: &Zone, shortest: u64, longest: Option<u64>) {
+        let known = self.longest.filter(|known| *known >= shortest);
+        self.longest = known.into_iter().chain(longest).min();
+        self.shortest = if self.longest.is_some_and(|longest| self.shortest >= longest) {
+            shortest
+        } else {
+            self.shortest.max(shortest)
+        };
+        let is_spot = longest.is_some_and(|longest| longest < SHORTEST_ZONE);
+        if is_spot || self.rhythm.is_some() || !zone.is_start_known {
             return;
         }
+        let start = zone.start;
         if let [Some(first), Some(second)] = self.starts
             && first < second
             && second < start
@@ -118,13 +170,9 @@ impl Zones {
             let (before, period) = (second - first, start - second);
             let off = before.abs_diff(period);
             if off <= period / 8 && period > 2 * shortest {
-                self.rhythm = Some(Rhythm {
-                    next: start + period,
-                    heard: start,
-                    period,
-                    slack: off + SLACK,
-                    is_lost: false,
-                });
+                let slack = off + SLACK;
+                self.rhythm =
+                    Some(Rhythm { next: start + period, heard: start, period, slack, is_lost: false });
             }
         }
         self.starts = [self.starts[1], Some(start)];
@@ -132,7 +180,7 @@ impl Zones {
 
     /// Is byte `pos` in a zone that is expected? Then where to go on.
     pub fn expected(&mut self, pos: u64) -> Option<u64> {
-        let (_, longest) = self.length?;
+        let longest = self.longest?;
         let rhythm = self.rhythm.as_mut()?;
         while pos >= rhythm.next.saturating_sub(rhythm.slack) {
             let end = rhythm.next.saturating_add(longest).saturating_add(rhythm.slack);

@@ -18,7 +18,7 @@ use crate::io::remote::{Ask, Wait};
 use crate::io::stash::Stash;
 use crate::io::store::{LocalStore, Store};
 use crate::io::target::{Mapped, Room, Target, TargetName};
-use crate::io::{PlacedSink, Source};
+use crate::io::{Loss, PlacedSink, ReadError, Source};
 use crate::job::Job;
 use crate::ntfs::attr::types;
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
@@ -26,7 +26,7 @@ use crate::ntfs::first::{Patterns, first_clusters};
 use crate::ntfs::mft::Value;
 use crate::ntfs::runs::Run;
 use crate::ntfs::scan::scan;
-use crate::ntfs::volume::backup_boot_sector;
+use crate::ntfs::volume::{any_boot_sector, backup_boot_sector};
 use crate::ntfs::{Error, Tolerance, Volume, mft_no};
 use crate::plan::Plan;
 use crate::rescue::frozen::{self, Facts, Form};
@@ -34,7 +34,7 @@ use crate::rescue::mapfile::{DiskId, Head, Identity, Phase as MapPhase, write_do
 use crate::rescue::mapstore::{MapError, MapStore};
 use crate::rescue::passes::{End, Pass};
 use crate::rescue::{Area, Areas, Domain, Rescue, State};
-use crate::units::Lcn;
+use crate::units::{Geometry, Lcn};
 
 mod complete;
 mod result;
@@ -190,7 +190,7 @@ pub(super) fn rescue_volume(
         && let Some(usage) = look(sink.as_ref(), &areas, len, observer)?
     {
         // First what is in use beyond doubt, and all that can be had of what tells about the rest.
-        let sure = usage.sure.as_ref().unwrap_or(&usage.used);
+        let sure = &bridged(usage.sure.as_ref().unwrap_or(&usage.used), &plan);
         let mut rescue = Rescue::new(areas, len, sizes, job.how.budget);
         for domain in domains_of(&plan, &first, Some(sure), None) {
             let domain = rescue.add_domain(domain);
@@ -198,7 +198,10 @@ pub(super) fn rescue_volume(
         }
         for clusters in &usage.bitmaps {
             let domain = rescue.add_domain(domain_of(clusters, &plan));
-            rescue.add_all(&[domain], 0);
+            rescue.add_healthy(domain);
+            for pass in [Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: true }] {
+                rescue.add(domain, pass);
+            }
         }
         ending = driver.drive(&mut rescue, &domain_of(sure, &plan), sink.as_mut())?;
         (nr_errors, areas) = (rescue.nr_errors(), rescue.into_areas());
@@ -298,6 +301,27 @@ impl Driver<'_> {
     }
 }
 
+/// The clusters with those planned ones that lie in short gaps between them: to read those costs less than to go past
+/// them.
+fn bridged(clusters: &ClusterSet, plan: &Plan) -> ClusterSet {
+    let longest = SHORT_GAP / u64::from(plan.geometry.cluster_size);
+    let mut bridged = clusters.clone();
+    let mut end = None;
+    for extent in clusters.extents() {
+        if let Some(end) = end.filter(|end| extent.lcn.0 - end <= longest) {
+            let gap = Extent { lcn: Lcn(end), len: extent.lcn.0 - end };
+            plan.clusters().overlaps(gap).for_each(|planned| {
+                bridged.insert_extent(planned);
+            });
+        }
+        end = Some(extent.end());
+    }
+    bridged
+}
+
+/// Bytes that a disk reads in the time that it takes to find another place.
+const SHORT_GAP: u64 = 1 << 20;
+
 /// What a look at the target tells of the clusters in use.
 struct Looked {
     used: ClusterSet,
@@ -370,7 +394,12 @@ fn begin(
     let in_target = in_target.map(|disk| disk as &dyn Source);
     let survey = Survey::new(source, areas, in_target, observer);
     let tolerance = Tolerance::RESCUE;
-    let volume = Volume::open(&survey, tolerance, observer)?;
+    let volume = match Volume::open(&survey, tolerance, observer) {
+        Err(error) if error.read().map(ReadError::loss) == Some(Loss::BadArea) => {
+            return begin_blind(form, survey, source, target, &error, observer);
+        }
+        other => other?,
+    };
     let geometry = volume.info.geometry;
     observer.tell(Event::Volume(&volume.info));
     if volume.info.is_dirty {
@@ -379,8 +408,9 @@ fn begin(
     if form == Form::Clone {
         warn_of_sector_size(target, volume.info.sector_size, observer);
     }
+    // Read for its place in the target, whether it is needed or not.
     let _backup = backup_boot_sector(&survey);
-    read_ahead(&survey, &volume, form)?;
+    read_ahead(&survey, &volume)?;
     let usage = scan(&volume, tolerance, None, observer)?;
     warn_of_shutdown(&volume, &usage, observer);
     if observer.wants_stop() {
@@ -392,18 +422,7 @@ fn begin(
     let (sector_size, volume_serial) = (volume.info.sector_size, volume.info.serial);
     let plan = Plan::new(geometry, usage.used, usage.nr_used);
     tell_space(plan.nr_used, geometry, observer);
-    let room = match form {
-        Form::Image => {
-            let image = image::encoded_len(&geometry, plan.nr_used, plan.nr_gaps());
-            Room { length: image, content: image }
-        }
-        // What is in doubt has a place, but perhaps nothing to put there.
-        Form::Clone => {
-            let content = geometry.copied_bytes(nr_sure.unwrap_or(plan.nr_used));
-            Room { length: geometry.written_end(), content }
-        }
-    };
-    target.require(room)?;
+    target.require(room_for(form, &plan, nr_sure.unwrap_or(plan.nr_used)))?;
     let found = survey.into_found();
     let held = |range: ByteRange| {
         let mut bytes = vec![0; range.len as usize];
@@ -422,12 +441,66 @@ fn begin(
     Ok(Begun { plan, facts, areas, stash: found.stash, first, nr_damaged })
 }
 
+/// What to do where nothing tells what is on the volume: all of it is in use. It may still be read later, and what
+/// was saved by then can be searched.
+fn begin_blind(
+    form: Form,
+    survey: Survey<'_>,
+    source: &dyn Source,
+    target: &Target,
+    error: &Error,
+    observer: &dyn Observer,
+) -> Result<Begun, RunError> {
+    observer.tell(Event::Warning(format_args!(
+        "{error}; without it, and without a copy, all of the volume is taken as in use"
+    )));
+    let boot = any_boot_sector(&survey);
+    let (sector_size, serial) =
+        boot.as_ref().map_or((source.sector_size(), 0), |boot| (boot.sector_size, boot.serial));
+    let geometry = match boot {
+        Some(boot) => boot.geometry(source.len()).map_err(Error::from)?,
+        None => {
+            // Clusters of the usual size, and the sector of the backup behind them.
+            let clusters = source.len().saturating_sub(sector_size.into()) / u64::from(SURVEY_UNIT);
+            Geometry::new(SURVEY_UNIT.into(), clusters, source.len()).map_err(Error::from)?
+        }
+    };
+    let mut used = ClusterSet::new(geometry.nr_clusters);
+    used.insert_extent(Extent { lcn: Lcn(0), len: u64::MAX });
+    let plan = Plan::new(geometry, used, geometry.nr_clusters);
+    tell_space(plan.nr_used, geometry, observer);
+    let facts = Facts {
+        form,
+        sector_size,
+        is_doubtful: false,
+        volume_serial: serial,
+        volume_pos: 0,
+        boot_sector: None,
+        extra_cluster: None,
+    };
+    target.require(room_for(form, &plan, plan.nr_used))?;
+    let found = survey.into_found();
+    let areas = found.areas.with_unit(source.len(), geometry.cluster_size.into());
+    Ok(Begun { plan, facts, areas, stash: found.stash, first: Vec::new(), nr_damaged: 1 })
+}
+
+/// What a target must have room for, with so many clusters that are in use beyond doubt. What is in doubt has a place
+/// in a clone, but perhaps nothing to put there.
+fn room_for(form: Form, plan: &Plan, nr_sure: u64) -> Room {
+    match form {
+        Form::Image => {
+            let image = image::encoded_len(&plan.geometry, plan.nr_used, plan.nr_gaps());
+            Room { length: image, content: image }
+        }
+        Form::Clone => {
+            Room { length: plan.geometry.written_end(), content: plan.geometry.copied_bytes(nr_sure) }
+        }
+    }
+}
+
 /// Reads `$MFT` and `$Bitmap` as far as that goes without fighting, so that their parsers find all in memory.
-fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>, form: Form) -> Result<(), RunError> {
+fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> {
     let geometry = &volume.info.geometry;
-    let healthy = [Pass::Forward(0), Pass::Down, Pass::Up];
-    let trimmed = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
-    let all = [Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: false }];
     let read = |clusters: ClusterSet, passes: &[Pass]| {
         survey.read_ahead(clusters, geometry.cluster_size.into(), passes).map_err(Error::from)
     };
@@ -438,13 +511,13 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>, form: Form) -> Result<()
         let end = (pos + volume.mft.record_size() as u64).div_ceil(unit);
         worthy.insert_extent(Extent { lcn: Lcn(pos / unit), len: end - pos / unit });
     }
-    read(worthy, &all)?;
-    read(volume.mft.clusters(), &healthy)?;
-    // A bit that is not known means a cluster that takes its place in an image for good. In a clone that costs nothing,
-    // and there is time to read the rest of the bits later.
-    let passes = if form == Form::Image { &trimmed[..] } else { &healthy };
+    read(worthy, &[Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: false }])?;
+    // What is left of the records is read in its turn.
+    read(volume.mft.clusters(), &[Pass::Forward(0)])?;
+    // A bit that is not known means a cluster that is copied in vain, and a sector has thousands of them.
+    let passes = [Pass::Forward(0), Pass::Down, Pass::Up, Pass::Trim { last: false }];
     for clusters in bitmaps(volume) {
-        read(clusters, passes)?;
+        read(clusters, &passes)?;
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ fn survives_kills(form: Form, is_doubtful: bool) {
         nr_done += 1;
     }
     println!("{form:?}: {takes:?} a run, {nr_kills} kills, {nr_done} results, {} states", finished.len());
-    assert!(nr_kills > 20 && nr_done > 1 && finished.len() > 3, "too slow to tell anything");
+    assert!(nr_kills > 5 && nr_done > 1 && finished.len() > 2, "too slow to tell anything");
 }
 
 #[test]

@@ -70,10 +70,10 @@ fn a_frozen_plan_comes_back() {
 #[test]
 fn the_head_is_laid_out_as_documented() {
     let bytes = frozen(&plan(&[(3, 4)]), &facts());
-    assert_eq!(bytes.len(), 88 + 512 + 512 + 16 + 4);
-    let head = b"\0ntfsrescue-plan\x01\0\0\0\x01\0\0\0\0\x02\0\0\0\x10\0\0\x40\x0d\x03\0\0\0\0\0";
-    assert_eq!(&bytes[..40], head);
-    assert_eq!(&bytes[88 + 1024..][..16], b"\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0");
+    assert_eq!(bytes.len(), 92 + 512 + 512 + 16 + 4);
+    let head = b"\0ntfsrescue-plan\x01\0\0\0\x01\0\0\0\0\x02\0\0\x01\0\0\0\0\x10\0\0\x40\x0d\x03\0\0\0\0\0";
+    assert_eq!(&bytes[..44], head);
+    assert_eq!(&bytes[92 + 1024..][..16], b"\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0");
     assert_eq!(path_of(Path::new("a/disk.map")), Path::new("a/disk.map.plan"));
 }
 
@@ -107,26 +107,27 @@ fn impossible_numbers_are_refused_with_their_place() {
     assert_eq!(refused(16, &[2]), "0x10: version is 2, wanted 1");
     assert_eq!(refused(20, &[2]), "0x14: form is 2, wanted 0 or 1");
     assert_eq!(refused(24, &[1]), "0x18: sector size is 513, wanted a power of two from 256 to 4096");
-    assert!(refused(28, &[1]).starts_with("0x1c: cluster size is 4097 bytes"));
-    assert!(refused(32, all).starts_with("0x1c: number of clusters is 18446744073709551615"));
-    assert!(refused(40, all).starts_with("0x1c: device size is 18446744073709551615"));
-    assert!(refused(48, all).starts_with("0x30: the volume's first byte is 18446744073709551615"));
-    assert!(refused(64, all).starts_with("0x40: number of used clusters is 18446744073709551615"));
-    assert_eq!(refused(72, &[22]), "0x48: number of extents is 22, wanted at most 21");
-    assert_eq!(refused(80, &all[..4]), "0x50: length of the boot sector is 4294967295, wanted at most 4096");
-    assert_eq!(refused(84, &all[..4]), "0x54: length of the extra cluster is 4294967295, wanted at most 512");
-    let extents = 88 + 1024;
-    assert_eq!(refused(extents, all), "0x458: first cluster is 18446744073709551615, wanted 0 to 199999");
+    assert_eq!(refused(28, &[2]), "0x1c: doubt is 2, wanted 0 or 1");
+    assert!(refused(32, &[1]).starts_with("0x20: cluster size is 4097 bytes"));
+    assert!(refused(36, all).starts_with("0x20: number of clusters is 18446744073709551615"));
+    assert!(refused(44, all).starts_with("0x20: device size is 18446744073709551615"));
+    assert!(refused(52, all).starts_with("0x34: the volume's first byte is 18446744073709551615"));
+    assert!(refused(68, all).starts_with("0x44: number of used clusters is 18446744073709551615"));
+    assert_eq!(refused(76, &[22]), "0x4c: number of extents is 22, wanted at most 21");
+    assert_eq!(refused(84, &all[..4]), "0x54: length of the boot sector is 4294967295, wanted at most 4096");
+    assert_eq!(refused(88, &all[..4]), "0x58: length of the extra cluster is 4294967295, wanted at most 512");
+    let extents = 92 + 1024;
+    assert_eq!(refused(extents, all), "0x45c: first cluster is 18446744073709551615, wanted 0 to 199999");
     assert_eq!(
         refused(extents + 8, all),
-        "0x460: number of clusters is 18446744073709551615, wanted 1 to 200000"
+        "0x464: number of clusters is 18446744073709551615, wanted 1 to 200000"
     );
-    assert_eq!(refused(extents + 8, &[0]), "0x460: number of clusters is 0, wanted 1 to 200000");
-    assert_eq!(refused(extents + 16, &[15]), "0x468: first cluster is 15, wanted 16 to 199999");
-    assert_eq!(refused(extents + 24, &[6]), "0x478: sum of all clusters is 22, wanted 21");
+    assert_eq!(refused(extents + 8, &[0]), "0x464: number of clusters is 0, wanted 1 to 200000");
+    assert_eq!(refused(extents + 16, &[15]), "0x46c: first cluster is 15, wanted 16 to 199999");
+    assert_eq!(refused(extents + 24, &[6]), "0x47c: sum of all clusters is 22, wanted 21");
     // More extents than there are bytes: nothing is allocated for them.
     let mut many = frozen(&plan(&[(0, 200_000)]), &facts());
-    many[72..80].copy_from_slice(&200_000u64.to_le_bytes());
+    many[76..84].copy_from_slice(&200_000u64.to_le_bytes());
     assert!(thawed(&many).is_err());
 }
 

@@ -120,16 +120,6 @@ fn run(disk: &mut SimDisk, domain: Domain<'_>, len: u64, retries: u32) -> Areas 
         match rescue.next(Duration::ZERO) {
             Step::Read(range) => {
                 let outcome = disk.read(range, true);
-                if outcome == Outcome::Bad && disk.clock < 120.0 && std::env::var("TRACE").is_ok() {
-                    println!(
-                        "{:6.1} {:?} bad at {:.3} MiB, held {:.1} MiB {:?}",
-                        disk.clock,
-                        rescue.pass(),
-                        range.pos as f64 / 1048576.,
-                        disk.held as f64 / 1048576.,
-                        rescue.zones
-                    );
-                }
                 rescue.done(outcome, Duration::ZERO);
             }
             Step::Check(range) => {

@@ -74,24 +74,20 @@ fn a_disk_that_goes_away_has_lost_nothing() {
     let mut disk = disk_with(&SPOTS);
     assert_eq!(drive(&mut undisturbed, &mut disk, |_, _, _| ()), End::Complete);
     let (wanted, nr_reads) = (blocks(undisturbed.areas()), disk.nr_reads);
-    for dies_at in (1..40).chain((40..nr_reads).step_by(97)) {
+    for dies_at in (1..40).chain((40..nr_reads).step_by(97)).chain(nr_reads - 40..nr_reads - 1) {
         let mut rescue = rescue_of(&used, SIZES, Budget::default(), 0);
         let mut disk = disk_with(&SPOTS);
         disk.dies_at = dies_at;
         let (mut since_good, mut nr_checks) = (Vec::new(), 0);
-        let end = drive(&mut rescue, &mut disk, |_, step, outcome| match (step, outcome) {
+        let end = drive(&mut rescue, &mut disk, |rescue, step, outcome| match (step, outcome) {
             (_, Outcome::Good) => since_good.clear(),
-            (Step::Read(range), _) => since_good.push(range),
+            (Step::Read(range), _) => since_good.push((range, rescue.areas().state(range.pos))),
             _ => nr_checks += 1,
         });
-        if end == End::Complete {
-            assert!(nr_reads - dies_at < 200, "died at {dies_at} of {nr_reads} unnoticed");
-            continue;
-        }
         assert_eq!(end, End::Gone, "died at {dies_at}");
         assert!(since_good.len() <= MANY_IN_A_ROW && nr_checks == 1, "{} failures", since_good.len());
-        for range in &since_good {
-            assert_eq!(rescue.areas().state(range.pos), State::NonTried, "died at {dies_at}: {range:?}");
+        for (range, before) in &since_good {
+            assert_eq!(rescue.areas().state(range.pos), *before, "died at {dies_at}: {range:?}");
         }
         assert_eq!(rescue.next(Duration::ZERO), Step::End(End::Gone));
         // It is back.
@@ -213,18 +209,16 @@ fn slow_reads_are_kept_and_left() {
     let zone = 64 * MIB..96 * MIB;
     let mut rescue = rescue_of(&used, SIZES, Budget::default(), 0);
     let mut disk = disk_with(&[]);
-    let (mut nr_slow, mut slow_before, mut last) = (0, 0, ByteRange { pos: 0, len: 0 });
+    let (mut nr_slow, mut slow_before, mut slow_end) = (0, 0, None);
     loop {
         let Step::Read(range) = rescue.next(Duration::ZERO) else { break };
         let outcome = disk.read(range, true);
         let is_slow = zone.contains(&range.pos);
-        nr_slow += u64::from(is_slow);
-        if is_slow && !zone.contains(&(last.pos)) {
-            last = range;
-        } else if is_slow && matches!(rescue.pass(), Some(Pass::Forward(_))) {
-            assert!(range.pos > last.end(), "{range:?} right behind {last:?}");
-            last = range;
+        if is_slow && matches!(rescue.pass(), Some(Pass::Forward(_))) {
+            assert_ne!(slow_end, Some(range.pos), "right behind a slow read");
         }
+        slow_end = is_slow.then(|| range.end());
+        nr_slow += u64::from(is_slow);
         if disk.held < LEN - 32 * MIB {
             slow_before = nr_slow;
         }
@@ -279,12 +273,12 @@ fn a_dead_zone_is_left_in_few_errors() {
             let (Step::Read(range) | Step::Check(range)) = rescue.next(Duration::ZERO) else { break };
             let outcome = disk.read(range, true);
             rescue.done(outcome, Duration::ZERO);
+            errors = disk.bad_reads;
             if disk.held >= good - MIB {
-                errors = disk.bad_reads;
                 break;
             }
         }
-        assert!((1..30).contains(&errors), "{zone:?}: {errors} errors");
+        assert!((0..30).contains(&errors), "{zone:?}: {errors} errors");
     }
 }
 
