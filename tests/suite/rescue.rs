@@ -52,7 +52,10 @@ fn one_bad_sector_anywhere() {
         let disk = scene.disk(512, &[sector]);
         let source = text(&disk.path()).to_owned();
         for (options, fate) in [("", fate), ("--no-repair", Marked)] {
-            if options != "" && fate == Marked && !matches!(what, "boot sector" | "record 0" | "record 3") {
+            if !options.is_empty()
+                && fate == Marked
+                && !matches!(what, "boot sector" | "record 0" | "record 3")
+            {
                 continue;
             }
             for form in Form::BOTH {

@@ -168,15 +168,14 @@ impl Loop {
 
     fn with(file: &Path, options: &[&str]) -> Loop {
         let said = run(Command::new("losetup").args(["--find", "--show"]).args(options).arg(file)).ok();
-        let device = Loop(PathBuf::from(said.stdout.trim()));
-        // A rescue that was killed has left it read-only, and the kernel keeps that for the next file too.
-        run(Command::new("blockdev").arg("--setrw").arg(&device.0)).ok();
-        device
+        Loop(PathBuf::from(said.stdout.trim()))
     }
 }
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // A rescue that was killed has left it read-only, and the kernel keeps that for the next file too.
+        run(Command::new("blockdev").arg("--setrw").arg(&self.0));
         run(Command::new("losetup").arg("--detach").arg(&self.0));
     }
 }

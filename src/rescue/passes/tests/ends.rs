@@ -210,8 +210,7 @@ fn slow_reads_are_kept_and_left() {
     let mut rescue = rescue_of(&used, SIZES, Budget::default(), 0);
     let mut disk = disk_with(&[]);
     let (mut nr_slow, mut slow_before, mut slow_end) = (0, 0, None);
-    loop {
-        let Step::Read(range) = rescue.next(Duration::ZERO) else { break };
+    while let Step::Read(range) = rescue.next(Duration::ZERO) {
         let outcome = disk.read(range, true);
         let is_slow = zone.contains(&range.pos);
         if is_slow && matches!(rescue.pass(), Some(Pass::Forward(_))) {
@@ -269,8 +268,7 @@ fn a_dead_zone_is_left_in_few_errors() {
         let mut disk = disk_with(&[zone]);
         let good = LEN - (zone.1 - zone.0);
         let mut errors = 0;
-        loop {
-            let (Step::Read(range) | Step::Check(range)) = rescue.next(Duration::ZERO) else { break };
+        while let Step::Read(range) | Step::Check(range) = rescue.next(Duration::ZERO) {
             let outcome = disk.read(range, true);
             rescue.done(outcome, Duration::ZERO);
             errors = disk.bad_reads;
