@@ -192,9 +192,12 @@ fn while_the_volume_is_scanned_nothing_changes() {
     // `$MFT` alone takes a second.
     let slow = SlowDisk::new(&place, 250_000);
     std::fs::write(place.at("old"), "what was there").unwrap();
-    for args in ["-o new slow", "--rescue -s -O old slow"] {
+    for (args, phase) in [
+        ("-o new slow", "Scanning volume"),
+        ("--rescue -s -O old slow", "Reading what makes the rest readable"),
+    ] {
         let mut job = Running::start(program().args(args.split(' ')).current_dir(place.at("")), false);
-        job.says("Scanning volume");
+        job.says(phase);
         job.signal(SIGINT);
         job.exits(130);
         job.was_interrupted(SIGINT);

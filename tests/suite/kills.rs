@@ -12,7 +12,7 @@ use ntfsrescue::rescue::State;
 use ntfsrescue::rescue::frozen;
 use ntfsrescue::rescue::mapstore::MapStore;
 
-use crate::scene::{Form, Scene, assert_equal};
+use crate::scene::{Form, Scene, assert_equal, differing};
 use crate::tools::{noise, status_of, text};
 
 /// Kills for each form of target, and the time they may take together on a busy machine.
@@ -52,7 +52,13 @@ pub fn finished_is_there(scene: &Scene, volume: &[u8], target: &str, map: &str) 
     }
     let check = |found: &[u8], range: &ByteRange| {
         let wanted = &volume[range.pos as usize..range.end() as usize];
-        assert!(found == wanted, "{range:?} is finished, but not there");
+        let sectors = differing(found, wanted);
+        assert!(
+            sectors.is_empty(),
+            "{range:?} is finished, but not there: sectors {:?} of it, the first is {:?}",
+            &sectors[..sectors.len().min(20)],
+            &found[sectors[0] as usize * 512..][..16]
+        );
     };
     if facts.form == frozen::Form::Clone {
         // What is held back to the end is in the plan.
