@@ -52,7 +52,7 @@ impl RawSink {
         device_size: u64,
         geometry: &Geometry,
     ) -> Result<RawSink, WriteError> {
-        let sink = RawSink::resume(file, name, geometry);
+        let sink = RawSink::in_place(file, name, geometry);
         let backup = sink.boot_sector_at(0).as_ref().and_then(BootSector::backup_pos);
         // The backup lies behind the old volume's last sector, or, where nothing tells how long that was, in the
         // device's last one.
@@ -73,9 +73,21 @@ impl RawSink {
         Ok(sink)
     }
 
-    /// A clone that an earlier run has begun, on a device or in a file that has its length. What that held back must be
-    /// put again.
-    pub fn resume(file: File, name: String, geometry: &Geometry) -> RawSink {
+    /// A clone that an earlier run has begun, in a file or on a device. What that held back must be put again, all of it
+    /// or only what it lacked.
+    pub fn resume(file: File, name: String, geometry: &Geometry, is_file: bool) -> RawSink {
+        let mut sink = RawSink::in_place(file, name, geometry);
+        sink.file_len = is_file.then_some(geometry.device_size);
+        let mut held = held_back(geometry);
+        for held in &mut held {
+            // What cannot be read back is as if it had never been written.
+            let _unknown = sink.read_back(held.pos, &mut held.bytes);
+        }
+        sink.held = held;
+        sink
+    }
+
+    fn in_place(file: File, name: String, geometry: &Geometry) -> RawSink {
         RawSink { file, name, file_len: None, len: geometry.device_size, held: held_back(geometry) }
     }
 

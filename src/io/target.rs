@@ -43,6 +43,17 @@ pub enum TargetName {
 }
 
 impl TargetName {
+    /// Is there anything of it, whole or unfinished?
+    pub fn exists(&self) -> bool {
+        match self {
+            TargetName::New(path) => {
+                path.symlink_metadata().is_ok() || part_of(path).symlink_metadata().is_ok()
+            }
+            TargetName::Replace(path) => path.symlink_metadata().is_ok(),
+            TargetName::Stdout => true,
+        }
+    }
+
     /// Must bytes be written there from front to back?
     pub fn is_in_order(&self) -> bool {
         let (TargetName::New(path) | TargetName::Replace(path)) = self else { return true };
@@ -390,7 +401,10 @@ impl Target {
         };
         let sink: Box<dyn PlacedSink + 'p> = match (form, &self.kind) {
             (Form::Image, _) => Box::new(PlacedImage::new(file, name, plan)?),
-            (Form::Clone, Kind::Device { .. }) if resumes => Box::new(RawSink::resume(file, name, geometry)),
+            (Form::Clone, kind) if resumes => {
+                let is_file = !matches!(kind, Kind::Device { .. });
+                Box::new(RawSink::resume(file, name, geometry, is_file))
+            }
             (Form::Clone, Kind::Device { size, .. }) => {
                 Box::new(RawSink::device(file, name, *size, geometry)?)
             }

@@ -61,7 +61,8 @@ impl<'a> Volume<'a> {
         let boot = match read_boot_sector(source, 0) {
             Ok(boot) => boot,
             Err(error) if tolerance.forgives(&error) => {
-                nr_damaged += 1;
+                // What cannot be read is counted in bytes.
+                nr_damaged += u64::from(error.read().is_none());
                 if let Some((pos, boot)) = backup_boot_sector(source) {
                     observer.tell(Event::Warning(format_args!("{error}; using its backup at byte {pos:#x}")));
                     boot

@@ -91,7 +91,7 @@ pub enum Pass {
 }
 
 /// One pass over one domain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stage {
     pass: Pass,
     /// Which domain.
@@ -142,6 +142,16 @@ pub struct Budget {
     pub max_time: Option<Duration>,
 }
 
+/// A read that failed.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    range: ByteRange,
+    /// What was known about it before.
+    before: State,
+    /// What it was read for.
+    stage: Stage,
+}
+
 /// Trimming of one failed block.
 #[derive(Clone, Copy, Debug)]
 struct Trimming {
@@ -184,7 +194,7 @@ pub struct Rescue<'d> {
     /// What is being read.
     current: Option<Step>,
     /// Failures since the last good read.
-    failed: heapless::Vec<ByteRange, MANY_IN_A_ROW>,
+    failed: heapless::Vec<Failure, MANY_IN_A_ROW>,
     nr_errors: u64,
     is_gone: bool,
     /// Which good sector is read again next.
@@ -318,12 +328,10 @@ impl<'d> Rescue<'d> {
         if self.budget.max_time.is_some_and(|max| now >= max) {
             return Step::End(End::Time);
         }
-        let step = match self.check() {
-            Some(range) => Step::Check(range),
-            None => match self.next_read() {
-                Some(range) => Step::Read(range),
-                None => return Step::End(End::Complete),
-            },
+        let mut step = self.check(false).map(Step::Check);
+        step = step.or_else(|| self.next_read().map(Step::Read));
+        let Some(step) = step.or_else(|| self.check(true).map(Step::Check)) else {
+            return Step::End(End::Complete);
         };
         self.current = Some(step);
         step
@@ -343,31 +351,40 @@ impl<'d> Rescue<'d> {
             (Some(Step::Read(range)), Outcome::Bad) => {
                 self.nr_errors += 1;
                 // Never full: a check comes before that.
-                let _full = self.failed.push(range);
+                if let Some(stage) = self.stages.last() {
+                    let before = self.areas.state(range.pos);
+                    let _full = self.failed.push(Failure { range, before, stage: *stage });
+                }
                 self.advance(range, false, false);
             }
         }
     }
 
-    /// The disk is no longer there: what has failed since the last good read did so for that reason.
+    /// The disk is no longer there: what has failed since the last good read did so for that reason. It is again what it
+    /// was, and the passes that read it have not ended.
     fn lose_disk(&mut self) {
         self.nr_errors = self.nr_errors.saturating_sub(self.failed.len() as u64);
-        for range in std::mem::take(&mut self.failed) {
-            self.areas.set(range, State::NonTried);
+        for Failure { range, before, stage } in std::mem::take(&mut self.failed).into_iter().rev() {
+            self.areas.set(range, before);
+            if self.stages.last() != Some(&stage) {
+                self.stages.push(stage);
+            }
         }
         self.is_gone = true;
     }
 
-    /// A good sector to be read again, if there is doubt whether the disk still answers.
-    fn check(&mut self) -> Option<ByteRange> {
+    /// A good sector to be read again, if there is doubt whether the disk still answers: at the end there is after the
+    /// last failure.
+    fn check(&mut self, is_end: bool) -> Option<ByteRange> {
         let far = (self.len / FAR).max(self.sizes.block);
         let mut places = heapless::Vec::<u64, FAR_PLACES>::new();
-        for range in &self.failed {
+        for Failure { range, .. } in &self.failed {
             if places.iter().all(|place| place.abs_diff(range.pos) >= far) {
                 let _enough = places.push(range.pos);
             }
         }
-        if !self.failed.is_full() && places.len() < FAR_PLACES {
+        let is_odd = self.failed.is_full() || places.len() >= FAR_PLACES;
+        if !is_odd && (!is_end || self.failed.is_empty()) {
             return None;
         }
         // Another one each time: a disk may remember the last.

@@ -42,8 +42,8 @@ mod result;
 mod source;
 
 pub(super) use complete::finish;
-use complete::{Unfinished, complete};
-use result::{Circumstances, find_hit, write_report};
+use complete::{Completed, Unfinished, complete};
+use result::{Circumstances, find_hit, marked, write_report};
 use source::TargetSource;
 
 /// Time between two looks for a disk that has gone away.
@@ -77,7 +77,7 @@ pub(super) fn rescue_volume(
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
     let store = LocalStore;
-    let (map, earlier) = match &job.how.map {
+    let (mut map, earlier) = match &job.how.map {
         None => (None, None),
         Some(file) => {
             let (map, earlier) = MapStore::open(&store, file)?;
@@ -87,6 +87,8 @@ pub(super) fn rescue_volume(
     let mapped = match (&map, &earlier) {
         (None, _) => Mapped::No,
         (Some(_), None) => Mapped::New,
+        // It was ended before it made its target.
+        (Some(map), Some(_)) if !name.exists() && !has_finished(map)? => Mapped::New,
         (Some(_), Some(_)) => Mapped::Resumed,
     };
     let target = Target::examine_mapped(name, Some(path), mapped)?;
@@ -126,7 +128,10 @@ pub(super) fn rescue_volume(
             }
             let (areas, in_target) = match foreign {
                 None => (Areas::new(len, SURVEY_UNIT.into()), None),
-                Some(map) => (areas_of(map, len, SURVEY_UNIT)?, Some(Disk::open(target.path())?)),
+                Some(map) => {
+                    let in_target = (mapped == Mapped::Resumed).then(|| Disk::open(target.path()));
+                    (areas_of(map, len, SURVEY_UNIT)?, in_target.transpose()?)
+                }
             };
             let begun = begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer)?;
             if let Some(file) = &job.how.map {
@@ -138,6 +143,19 @@ pub(super) fn rescue_volume(
     let Begun { plan, facts, mut areas, stash, mut first, nr_damaged } = begun;
     write_domain_out(job, &store, &plan, len)?;
 
+    let identity = Identity {
+        disk: DiskId { serial: known.disk.serial.clone(), size: known.disk.size },
+        volume_serial: facts.volume_serial,
+        target: target_disk,
+    };
+    let head = Head { pos: 0, phase: MapPhase::Copying, pass: 1, identity: Some(identity) };
+    if mapped == Mapped::New
+        && let Some(map) = &mut map
+    {
+        // Without it a target that was ended at once would be nobody's.
+        let range = ByteRange { pos: 0, len };
+        map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
+    }
     let mut sink = target.open_placed(&plan, form)?;
     put_held(&facts, &plan, sink.as_mut())?;
     if is_resumed {
@@ -152,12 +170,6 @@ pub(super) fn rescue_volume(
         }
     }
 
-    let identity = Identity {
-        disk: DiskId { serial: known.disk.serial.clone(), size: known.disk.size },
-        volume_serial: facts.volume_serial,
-        target: target_disk,
-    };
-    let head = Head { pos: 0, phase: MapPhase::Copying, pass: 1, identity: Some(identity) };
     let whole = whole_of(&plan, job.how.whole);
     let kept = domains_of(&plan, &[], None, whole.as_ref()).last().copied().unwrap_or_else(|| plan.domain());
     let keeper = MapKeeper { map, head, domain: kept, len, unkept: unkept(&facts, &plan) };
@@ -218,15 +230,16 @@ pub(super) fn rescue_volume(
             tell_what_is_left(job, &target, observer);
             return Err(CopyError::Stopped.into());
         }
+        keeper.write(&rescue, true)?;
         observer.tell(Event::Note(format_args!("Interrupted: the same command goes on where this ended.")));
         let losses = Losses { bytes: 0, structures: nr_damaged };
         return Ok(Outcome { losses, ending: super::Ending::Interrupted });
     }
-    tell_lost(&domain, rescue.areas(), observer);
     let unfinished =
         Unfinished { plan: &plan, facts: &facts, domain, areas: rescue.areas(), repairs: job.how.repair };
     let completed = complete(&unfinished, sink.as_mut(), observer)
         .inspect_err(|_| tell_what_is_left(job, &target, observer))?;
+    tell_lost(&unfinished, &completed, observer);
     keeper.conclude(&rescue)?;
     let hit = find_hit(&unfinished, &completed, sink.as_ref(), job.report.is_some(), observer);
     drop(sink);
@@ -495,6 +508,14 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> 
     let read = |clusters: ClusterSet, passes: &[Pass]| {
         survey.read_ahead(clusters, geometry.cluster_size.into(), passes).map_err(Error::from)
     };
+    // A spot near these must not hide what is in use: they are worth some errors.
+    let mut worthy = ClusterSet::new(geometry.nr_clusters);
+    for pos in [mft_no::MFT, mft_no::BITMAP].into_iter().filter_map(|mft_no| volume.mft.record_pos(mft_no)) {
+        let unit = u64::from(geometry.cluster_size);
+        let end = (pos + volume.mft.record_size() as u64).div_ceil(unit);
+        worthy.insert_extent(Extent { lcn: Lcn(pos / unit), len: end - pos / unit });
+    }
+    read(worthy, &[Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: false }])?;
     // What is left of the records is read in its turn.
     read(volume.mft.clusters(), &[Pass::Forward(0)])?;
     // A bit that is not known means a cluster that is copied in vain, and a sector has thousands of them.
@@ -606,6 +627,13 @@ fn forget_missing(plan: &Plan, areas: &mut Areas, sink: &dyn PlacedSink, observe
         )));
     }
     missing.into_iter().for_each(|piece| areas.set(piece, State::NonTried));
+}
+
+/// Does a map call anything finished?
+fn has_finished(map: &MapStore<'_>) -> Result<bool, MapError> {
+    let mut found = false;
+    map.visit(|area| found |= area.state == State::Finished)?;
+    Ok(found)
 }
 
 /// All clusters of the volume, if they are wanted.
@@ -832,11 +860,10 @@ fn come_back(job: &Job, known: &Known, path: &Path, facts: &Facts, observer: &dy
     None
 }
 
-/// Tells of each stretch that could not be read, up to a number.
-fn tell_lost(domain: &Domain<'_>, areas: &Areas, observer: &dyn Observer) {
-    let is_lost = |area: &Area| !matches!(area.state, State::Finished | State::NonTried);
-    let mut lost = domain.ranges().flat_map(|range| areas.within(range)).filter(is_lost);
-    for Area { range, .. } in lost.by_ref().take(MAX_TOLD) {
+/// Tells of each stretch that could not be read and is marked, up to a number.
+fn tell_lost(unfinished: &Unfinished<'_>, completed: &Completed, observer: &dyn Observer) {
+    let mut lost = marked(unfinished, &completed.repaired);
+    for range in lost.by_ref().take(MAX_TOLD) {
         observer.tell(Event::Lost { pos: range.pos, len: range.len });
     }
     let more = lost.count();

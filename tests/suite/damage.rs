@@ -113,10 +113,10 @@ fn overwrite(path: &Path, sectors: &[u64], one_in: u32, seed: u64) -> Vec<ByteRa
 }
 
 /// Pieces of 4096 bytes, none where one cannot be read.
-type Content = Vec<Option<Vec<u8>>>;
+pub type Content = Vec<Option<Vec<u8>>>;
 
 /// The contents of all files by path, and of the streams that `diverse` makes.
-fn contents(path: &Path) -> BTreeMap<String, Content> {
+pub fn contents(path: &Path) -> BTreeMap<String, Content> {
     let mounted = Mounted::new(path, "ro,streams_interface=windows");
     let mut contents = BTreeMap::new();
     let mut folders = vec![mounted.path().to_owned()];

@@ -19,12 +19,18 @@ impl FaultyDisk {
     /// `image` as a disk with logical sectors of `sector_size` bytes; reads that touch one of the `bad` 512-byte
     /// sectors fail.
     pub fn new(image: &Path, sector_size: u32, bad: &[u64]) -> FaultyDisk {
+        FaultyDisk::slow(image, sector_size, bad, 0)
+    }
+
+    /// The same, with so many bytes a second at most; 0: as fast as it can.
+    pub fn slow(image: &Path, sector_size: u32, bad: &[u64], bytes_per_second: u32) -> FaultyDisk {
         let export = image.with_extension("export");
         std::fs::write(&export, "").unwrap();
         let daemon = Command::new("qemu-storage-daemon")
             .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(image))])
             .args(["--blockdev", &faults("faults", "file", 5, bad)])
-            .args(["--blockdev", "driver=raw,file=faults,node-name=disk"])
+            .args(["--object", &format!("throttle-group,id=group,x-bps-read={bytes_per_second}")])
+            .args(["--blockdev", "driver=throttle,file=faults,throttle-group=group,node-name=disk"])
             .args([
                 "--export",
                 &format!("type=fuse,id=e,node-name=disk,mountpoint={},writable=on", text(&export)),

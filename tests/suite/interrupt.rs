@@ -27,7 +27,7 @@ fn listening(program: &str) -> Command {
 }
 
 /// Our program.
-fn program() -> Command {
+pub fn program() -> Command {
     listening(OURS)
 }
 
@@ -39,14 +39,14 @@ fn send(pid: u32, signal: Signal) {
 }
 
 /// A run of our program that is watched. It is killed when the test ends before it.
-struct Running {
+pub struct Running {
     child: Child,
     said: Arc<Mutex<String>>,
 }
 
 impl Running {
     /// Starts it. Its messages come on standard output, or, if that takes data, on standard error.
-    fn start(command: &mut Command, takes_data: bool) -> Running {
+    pub fn start(command: &mut Command, takes_data: bool) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let mut channel: File = if takes_data {
@@ -64,23 +64,23 @@ impl Running {
         Running { child, said }
     }
 
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
     /// Waits until it says this.
     #[track_caller]
-    fn says(&self, text: &str) {
+    pub fn says(&self, text: &str) {
         wait_for(text, || self.said().contains(text));
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         send(self.child.id(), signal);
     }
 
     /// Waits until it ends, with this status.
     #[track_caller]
-    fn exits(&mut self, status: i32) {
+    pub fn exits(&mut self, status: i32) {
         wait_for("the program to end", || self.child.try_wait().unwrap().is_some());
         let ended = self.child.wait().unwrap();
         assert_eq!(status_of(ended), status, "{}", self.said());
@@ -192,9 +192,12 @@ fn while_the_volume_is_scanned_nothing_changes() {
     // `$MFT` alone takes a second.
     let slow = SlowDisk::new(&place, 250_000);
     std::fs::write(place.at("old"), "what was there").unwrap();
-    for args in ["-o new slow", "--rescue -s -O old slow"] {
+    for (args, phase) in [
+        ("-o new slow", "Scanning volume"),
+        ("--rescue -s -O old slow", "Reading what makes the rest readable"),
+    ] {
         let mut job = Running::start(program().args(args.split(' ')).current_dir(place.at("")), false);
-        job.says("Scanning volume");
+        job.says(phase);
         job.signal(SIGINT);
         job.exits(130);
         job.was_interrupted(SIGINT);

@@ -7,28 +7,34 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod attachments;
+mod budgets;
 mod cli;
 mod compat;
 mod damage;
 mod device;
 mod edit;
 mod faulty;
+mod finish;
 mod firmware;
 mod hostile;
 mod hung;
 mod images;
 mod install;
 mod interrupt;
+mod kills;
 mod large;
 mod machine;
 mod mapfile;
+mod maps;
 mod metadata;
 mod outputs;
 mod private;
 mod reach;
 mod rescue;
+mod scene;
 mod serial;
 mod states;
+mod telling;
 mod tools;
 mod volumes;
 mod walk;

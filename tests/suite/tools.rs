@@ -148,7 +148,8 @@ pub fn occupied(path: &Path) -> u64 {
 pub fn faults(name: &str, below: &str, errno: i32, bad: &[u64]) -> String {
     let rule = |sector| format!(r#"{{"event":"none","iotype":"read","errno":{errno},"sector":{sector}}}"#);
     let rules = bad.iter().map(rule).collect::<Vec<_>>().join(",");
-    format!(r#"{{"driver":"blkdebug","node-name":"{name}","image":"{below}","inject-error":[{rules}]}}"#)
+    let rules = if bad.is_empty() { String::new() } else { format!(r#","inject-error":[{rules}]"#) };
+    format!(r#"{{"driver":"blkdebug","node-name":"{name}","image":"{below}"{rules}}}"#)
 }
 
 /// A loop device over a file, gone when dropped.
@@ -176,6 +177,8 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // A rescue that was killed has left it read-only, and the kernel keeps that for the next file too.
+        run(Command::new("blockdev").arg("--setrw").arg(&self.0));
         run(Command::new("losetup").arg("--detach").arg(&self.0));
     }
 }

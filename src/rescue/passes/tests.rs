@@ -4,6 +4,8 @@ use super::*;
 use crate::extent::{ClusterSet, Extent};
 use crate::units::Lcn;
 
+mod ends;
+
 const SECTOR: u64 = 512;
 const CLUSTER: u64 = 4096;
 const SIZES: Sizes = Sizes { block: 64 << 10, physical: SECTOR, logical: SECTOR };

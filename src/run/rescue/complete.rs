@@ -190,9 +190,9 @@ pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<O
     put_held(&facts, &plan, sink.as_mut())?;
     forget_missing(&plan, &mut areas, sink.as_ref(), observer);
     let domain = plan.domain();
-    tell_lost(&domain, &areas, observer);
     let unfinished = Unfinished { plan: &plan, facts: &facts, domain, areas: &areas, repairs: true };
     let completed = complete(&unfinished, sink.as_mut(), observer)?;
+    tell_lost(&unfinished, &completed, observer);
     find_hit(&unfinished, &completed, sink.as_ref(), false, observer);
     target.publish()?;
     Ok(Outcome { losses: Losses { bytes: completed.marked, structures: 0 }, ending: Ending::Complete })

@@ -13,7 +13,7 @@ use crate::io::identity::Known;
 use crate::io::store::Store;
 use crate::ntfs::damage::{DamagedFile, Losses, damaged_files};
 use crate::ntfs::{NtfsInfo, Tolerance, Volume};
-use crate::report::summary::{Bytes, Disk, Summary, Times, Volume as VolumeSummary};
+use crate::report::summary::{Bytes, Disk, Repaired, Summary, Times, Volume as VolumeSummary};
 use crate::rescue::{Area, State};
 
 /// Files that are told one by one; the report has all of them.
@@ -99,6 +99,17 @@ fn missing<'a>(
     let areas = unfinished.domain.ranges().flat_map(|range| unfinished.areas.within(range));
     let missing = areas.filter(|area| area.state != State::Finished);
     joined(missing.flat_map(|area| without(area.range, repaired)))
+}
+
+/// The wanted stretches that failed and are not written from a copy, ascending.
+pub fn marked<'a>(
+    unfinished: &'a Unfinished<'_>,
+    repaired: &'a [Repaired],
+) -> impl Iterator<Item = ByteRange> + 'a {
+    let repaired: Vec<_> = repaired.iter().map(|repaired| repaired.range).collect();
+    let areas = unfinished.domain.ranges().flat_map(|range| unfinished.areas.within(range));
+    let failed = areas.filter(|area| !matches!(area.state, State::Finished | State::NonTried));
+    joined(failed.flat_map(move |area| without(area.range, &repaired)))
 }
 
 /// The parts of a stretch that are in none of the others.
