@@ -139,7 +139,9 @@ impl Tool {
 
 /// The tools that can be run with this build of our program.
 pub fn tools(ours: &Path) -> Outcome<Vec<&'static Tool>> {
-    let help = run(Command::new(ours).arg("--help"))?;
+    // As with ntfsclone, it goes to standard error.
+    let output = Command::new(ours).arg("--help").stdin(Stdio::null()).output()?;
+    let help = String::from_utf8_lossy(&output.stderr).into_owned();
     let is_there = |option: &&str| help.split_whitespace().any(|word| word == *option);
     let able: Vec<_> = TOOLS.iter().filter(|tool| tool.needs.iter().all(is_there)).collect();
     let is_replaced = |tool: &&Tool| able.iter().any(|other| other.replaces == Some(tool.name));

@@ -516,6 +516,12 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> 
         worthy.insert_extent(Extent { lcn: Lcn(pos / unit), len: end - pos / unit });
     }
     read(worthy, &[Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: false }])?;
+    // NTFS's own files one by one: a bad spot near `$Bitmap`'s record must not hide it.
+    let mut record = vec![0; volume.mft.record_size()];
+    for mft_no in 0..=mft_no::EXTEND {
+        // One that cannot be read is told of when it is needed.
+        let _unreadable = volume.mft.read(survey, mft_no, &mut record);
+    }
     // What is left of the records is read in its turn.
     read(volume.mft.clusters(), &[Pass::Forward(0)])?;
     // A bit that is not known means a cluster that is copied in vain, and a sector has thousands of them.
