@@ -160,7 +160,8 @@ pub struct Args {
     pub max_time: Option<Duration>,
 
     /// Wait so long for a disk that has gone away to come back
-    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "0")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "0",
+          overrides_with = "reconnect")]
     pub reconnect: Duration,
 
     /// Mark what has a copy elsewhere too, instead of writing the copy in its place
@@ -333,6 +334,11 @@ mod tests {
             |line: &str| parse(line).map(|args| (args.max_time.unwrap().as_secs(), args.reconnect.as_secs()));
         assert_eq!(times("p --max-time 90 --reconnect=10m a").unwrap(), (90, 600));
         assert_eq!(times("p --max-time 2h a").unwrap(), (7200, 0));
+        assert_eq!(
+            times("p --max-time 1 --reconnect 600 --reconnect 5 a").unwrap(),
+            (1, 5),
+            "the last counts"
+        );
         for wrong in ["", "x", "1w", "-1", "1.5", "99999999999999999d"] {
             assert!(times(&format!("p --max-time={wrong} a")).is_err(), "{wrong}");
         }

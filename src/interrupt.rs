@@ -34,8 +34,9 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// Waits from now on, in a thread of its own. To be called before other threads are started. A signal that the
-    /// process was told to ignore, as shells do for what runs in the background, stays ignored.
-    pub fn watch(tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) -> Interrupt {
+    /// process was told to ignore, as shells do for what runs in the background, stays ignored. A patient one lets a job
+    /// take its time to end, until a second signal comes.
+    pub fn watch(is_patient: bool, tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) -> Interrupt {
         let interrupt = Interrupt::default();
         let ignored = ignored_signals();
         let mut signals = SigSet::empty();
@@ -49,21 +50,28 @@ impl Interrupt {
             return interrupt;
         }
         let watched = interrupt.clone();
-        std::thread::spawn(move || watched.wait(&signals, tell));
+        std::thread::spawn(move || watched.wait(&signals, is_patient, tell));
         interrupt
     }
 
-    fn wait(&self, signals: &SigSet, tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static) {
+    fn wait(
+        &self,
+        signals: &SigSet,
+        is_patient: bool,
+        tell: impl Fn(fmt::Arguments<'_>) + Clone + Send + 'static,
+    ) {
         let Ok(signal) = signals.wait() else { return };
         // timeout(1) sends a signal twice, to the process and to its group.
         let first = Instant::now();
         say(&tell, format!("{signal}: ending; once more to end at once"));
         self.signal.store(signal as i32, Ordering::Relaxed);
-        let at_once = tell.clone();
-        std::thread::spawn(move || {
-            std::thread::sleep(GRACE);
-            end_at_once(signal, &at_once);
-        });
+        if !is_patient {
+            let at_once = tell.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(GRACE);
+                end_at_once(signal, &at_once);
+            });
+        }
         while let Ok(signal) = signals.wait() {
             if first.elapsed() > ONE_REQUEST {
                 end_at_once(signal, &tell);

@@ -10,6 +10,7 @@ use ntfsrescue::init;
 use ntfsrescue::interrupt::{self, Interrupt};
 use ntfsrescue::io::remote;
 use ntfsrescue::job::Job;
+use ntfsrescue::report::events::Events;
 use ntfsrescue::report::{Channel, Reporter};
 use ntfsrescue::run;
 
@@ -47,9 +48,20 @@ fn command_line(argv: Vec<OsString>) -> ExitCode {
         Err(error) => return usage_error(&error),
     };
     let channel = if job.occupies_stdout() { Channel::Stderr } else { Channel::Stdout };
-    let reporter: &'static Reporter = Box::leak(Box::new(Reporter::new(channel, job.quiet)));
+    let events = match job.events.map(Events::open).transpose() {
+        Ok(events) => events,
+        Err(error) => {
+            let descriptor = job.events.unwrap_or_default();
+            Channel::Stderr
+                .line(format_args!("ERROR: cannot write events to descriptor {descriptor}: {error}"));
+            return FAILED.into();
+        }
+    };
+    let reporter: &'static Reporter = Box::leak(Box::new(Reporter::new(channel, job.quiet, events)));
     reporter.collect_log(log::LevelFilter::Warn);
-    let interrupt = Interrupt::watch(|line| reporter.line(line));
+    // With a map a job that is interrupted has to be put in order before it ends, however long that takes.
+    let is_patient = job.how.map.is_some();
+    let interrupt = Interrupt::watch(is_patient, |line| reporter.line(line));
     match run::run(&job, &Attended { reporter, interrupt: &interrupt }) {
         Ok(outcome) => outcome.exit_status(job.strict).into(),
         Err(error) => {

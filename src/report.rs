@@ -8,12 +8,15 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use events::Events;
+
 use crate::event::{Event, Observer, Phase, Standing};
 use crate::extent::{ByteRange, Difference};
 use crate::ntfs::wipe::Wiped;
 use crate::rescue::passes::Pass;
 use crate::units::{Geometry, Lcn};
 
+pub mod events;
 pub mod summary;
 
 /// Time between two progress lines.
@@ -61,6 +64,7 @@ fn write_flushed(out: &mut dyn Write, text: &str) -> io::Result<()> {
 pub struct Reporter {
     channel: Channel,
     quiet: bool,
+    events: Option<Events>,
     state: Mutex<State>,
 }
 
@@ -83,10 +87,10 @@ struct State {
 }
 
 impl Reporter {
-    /// Messages go to `channel`; with `quiet` there is no progress.
-    pub fn new(channel: Channel, quiet: bool) -> Reporter {
+    /// Messages go to `channel`; with `quiet` there is no progress. Events go to `events` too, if there are any.
+    pub fn new(channel: Channel, quiet: bool, events: Option<Events>) -> Reporter {
         let state = State { text: String::with_capacity(256), ..State::default() };
-        Reporter { channel, quiet, state: Mutex::new(state) }
+        Reporter { channel, quiet, events, state: Mutex::new(state) }
     }
 
     /// Makes this the place for what all layers send to `log`, from `level` up.
@@ -269,6 +273,9 @@ impl fmt::Display for Time {
 
 impl Observer for Reporter {
     fn tell(&self, event: Event<'_>) {
+        if let Some(events) = &self.events {
+            events.tell(&event);
+        }
         self.with_state(|state| match event {
             Event::Progress { done, total } => self.progress(state, done, total),
             Event::Waiting(time) => self.waiting(state, time),

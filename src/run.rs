@@ -11,6 +11,7 @@ use crate::event::{Event, Observer, Phase};
 use crate::image::{self, ImageError, ImageReader, ImageSink};
 use crate::io::disk::{Disk, OpenError};
 use crate::io::mounts::{Place, mounts_of};
+use crate::io::remote::Wait;
 use crate::io::store::LocalStore;
 use crate::io::stream::DrySink;
 use crate::io::target::{Room, Target, TargetError, TargetName};
@@ -29,7 +30,10 @@ use crate::rescue::mapstore::MapError;
 use crate::serial::{NewSerial, SerialFeed};
 use crate::units::Geometry;
 
+mod opened;
 mod rescue;
+
+use opened::Opened;
 
 /// Bytes of an image that are read at once.
 const IMAGE_READ: usize = 256 << 10;
@@ -125,13 +129,12 @@ pub enum RunError {
 impl RunError {
     /// Did the target fail, or has it no more room?
     pub fn is_of_target(&self) -> bool {
-        let cause = match self {
+        match self {
             RunError::Copy { cause } => matches!(cause, CopyError::Write(_)),
             RunError::Target(cause) => matches!(cause, TargetError::Write(_)),
             RunError::Finish(_) => true,
             _ => false,
-        };
-        cause
+        }
     }
 
     /// Has the source gone away?
@@ -270,7 +273,9 @@ fn copy_in_order(
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
     let target = Target::examine(target, Some(path))?;
+    let ask = |_| if observer.wants_stop() { Wait::Stop } else { Wait::Go };
     let disk = Disk::open(path)?;
+    let disk = if job.rescue { Opened::new(disk, &ask) } else { Opened::healthy(disk) };
     let tolerance = Tolerance { bad_areas: job.rescue, damage: job.rescue || job.ignore_fs_check };
     let volume = Volume::open(&disk, tolerance, observer)?;
     observer.tell(Event::Volume(&volume.info));

@@ -86,7 +86,7 @@ impl Sink for Watched<'_> {
 
 fn assert_copies_without_allocating(what: &str, feed: &mut impl Feed, sink: &mut dyn Sink) {
     let mut watched = Watched { sink, stretches: 0, at_second: 0, at_last: 0 };
-    let reporter = Reporter::new(Channel::Stderr, false);
+    let reporter = Reporter::new(Channel::Stderr, false, None);
     pump(feed, &mut watched, NR_CLUSTERS * CLUSTER, &reporter).unwrap();
     assert!(watched.stretches > 15, "{what}: only {} stretches", watched.stretches);
     let during = watched.at_last - watched.at_second;
@@ -104,7 +104,7 @@ fn the_copy_loop_allocates_nothing() {
     }
     let nr_used = used.count();
     let plan = Plan::new(geometry, used, nr_used);
-    let reporter = Reporter::new(Channel::Stderr, false);
+    let reporter = Reporter::new(Channel::Stderr, false, None);
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let create = |name: &str| File::create(at(name)).unwrap();

@@ -43,7 +43,7 @@ use crate::tools::{CUT_S, Keeps, LIVES_S, MARKS_S, Outcome, Ran, Tool, Trial};
 use crate::volume::Healthy;
 
 fn main() -> ExitCode {
-    let interrupt = Interrupt::watch(|line| eprintln!("{line}"));
+    let interrupt = Interrupt::watch(true, |line| eprintln!("{line}"));
     let start = Instant::now();
     let outcome = Options::parse().and_then(|options| options.go(&interrupt));
     eprintln!("took {:.0} s", start.elapsed().as_secs_f64());

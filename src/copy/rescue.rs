@@ -2,7 +2,7 @@
 //!
 //! Every now and then all that was read is written and synced, and only then the map says so.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::CopyError;
@@ -172,19 +172,25 @@ fn write_all(
     orders: &Receiver<Order>,
     free: &SyncSender<AlignedBuf>,
 ) -> Result<(), WriteError> {
-    while let Ok(order) = orders.recv() {
+    loop {
+        let order = match orders.try_recv() {
+            // Nobody waits for what can be done later.
+            Err(TryRecvError::Empty) if sink.settle()? => continue,
+            Err(TryRecvError::Empty) => orders.recv().ok(),
+            other => other.ok(),
+        };
         match order {
-            Order::Put(range, buf) => {
+            None => return Ok(()),
+            Some(Order::Put(range, buf)) => {
                 sink.put(range.pos, buf.bytes().get(..range.len as usize).unwrap_or_default())?;
                 let _ended = free.try_send(buf);
             }
-            Order::Sync(done) => {
+            Some(Order::Sync(done)) => {
                 sink.sync()?;
                 let _ended = done.send(());
             }
         }
     }
-    Ok(())
 }
 
 /// The reader's side.

@@ -41,8 +41,6 @@ pub struct Found {
     pub areas: Areas,
     /// What was read.
     pub stash: Stash,
-    /// Is what is read kept?
-    keeps: bool,
     /// What was read ahead: what the passes have left there is not read on demand.
     settled: Vec<ClusterSet>,
     /// Bytes of their clusters.
@@ -57,19 +55,13 @@ impl<'a> Survey<'a> {
         in_target: Option<&'a dyn Source>,
         observer: &'a dyn Observer,
     ) -> Survey<'a> {
-        let found =
-            Found { areas, stash: Stash::default(), keeps: true, settled: Vec::new(), cluster_size: 1 };
+        let found = Found { areas, stash: Stash::default(), settled: Vec::new(), cluster_size: 1 };
         Survey { source, in_target, observer, sizes: sizes_of(source), found: Mutex::new(found) }
     }
 
     /// What was found.
     pub fn into_found(self) -> Found {
         self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From here on nothing that is read is kept.
-    pub fn stop_keeping(&self) {
-        self.found().keeps = false;
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
@@ -153,9 +145,7 @@ impl<'a> Survey<'a> {
         match self.source.read_at(range.pos, buf) {
             Ok(()) => {
                 found.areas.set(range, State::Finished);
-                if found.keeps {
-                    found.stash.put(range.pos, buf);
-                }
+                found.stash.put(range.pos, buf);
                 Ok(())
             }
             Err(error) => {

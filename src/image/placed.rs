@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::{DATA, DATA_OFFSET, Header, SKIP, encoded_len};
 use crate::extent::{Rank, Ranks};
-use crate::io::{PlacedSink, ReadError, Sink, WriteError};
+use crate::io::{PlacedSink, ReadError, Sink, WriteError, end_of};
 use crate::plan::Plan;
 
 /// Bytes of a skip: the command and its count.
@@ -154,6 +154,10 @@ impl PlacedSink for PlacedImage<'_> {
     fn place_of(&self, pos: u64) -> u64 {
         let (command, skipped) = self.command(pos / self.cluster_size());
         start_of(command, skipped)
+    }
+
+    fn end(&self) -> u64 {
+        end_of(&self.file)
     }
 
     fn len(&self) -> u64 {

@@ -18,6 +18,9 @@ pub const SELF: &str = "/proc/self/exe";
 /// Arguments of a worker: ours and as many options as anybody gives.
 const MAX_ARGS: usize = 64;
 
+/// Seconds that a worker waits for a disk that has gone away; the user's options can say otherwise.
+const RECONNECT: &str = "600";
+
 /// A worker's command line, without the program's name.
 pub type Argv<'a> = heapless::Vec<&'a str, MAX_ARGS>;
 
@@ -29,7 +32,9 @@ pub struct TooMany;
 /// The command line for a task: where it reads from, where it writes to, and the user's further options.
 pub fn argv<'a>(task: &Task, from: &'a str, to: &'a str, options: &'a Text) -> Result<Argv<'a>, TooMany> {
     // Unattended, nobody can decide to go on: what can be read is saved, and --strict tells that something was lost.
-    const SAVING: [&str; 4] = ["--rescue", "--force", "--ignore-fs-check", "--strict"];
+    // A plug that was pulled may be put in again.
+    const SAVING: [&str; 6] =
+        ["--rescue", "--force", "--ignore-fs-check", "--strict", "--reconnect", RECONNECT];
     let before: &[&str] = match task {
         Task::Save { .. } | Task::Clone { .. } => &SAVING,
         Task::Restore { .. } | Task::Verify { .. } => &["-r"],
@@ -80,11 +85,11 @@ mod tests {
         let line = |task: &Task| argv(task, "FROM", "TO", &text(" -q  --x=y ")).unwrap().join(" ");
         assert_eq!(
             line(&Task::Save { source: device.clone(), target: image.clone() }),
-            "--rescue --force --ignore-fs-check --strict -s -o TO -q --x=y FROM"
+            "--rescue --force --ignore-fs-check --strict --reconnect 600 -s -o TO -q --x=y FROM"
         );
         assert_eq!(
             line(&Task::Clone { source: device.clone(), target: device.clone(), confirm: confirm.clone() }),
-            "--rescue --force --ignore-fs-check --strict -O TO -q --x=y FROM"
+            "--rescue --force --ignore-fs-check --strict --reconnect 600 -O TO -q --x=y FROM"
         );
         let restore = Task::Restore { source: image.clone(), target: device, confirm };
         assert_eq!(line(&restore), "-r -O TO -q --x=y FROM");

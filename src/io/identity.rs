@@ -98,6 +98,38 @@ impl Known {
     }
 }
 
+/// A device as it was attached when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    device_no: u64,
+    folder: PathBuf,
+    diskseq: Option<u64>,
+}
+
+impl Attachment {
+    /// That of `disk`; none for what is no device.
+    pub fn of(disk: &Disk) -> Option<Attachment> {
+        let metadata = disk.file().metadata().ok()?;
+        let is_device = metadata.file_type().is_block_device();
+        is_device.then(|| Attachment::of_device(&Sysfs::default(), metadata.rdev())).flatten()
+    }
+
+    fn of_device(sysfs: &Sysfs, device_no: u64) -> Option<Attachment> {
+        let folder = sysfs.folder_of(device_no)?;
+        let diskseq = sysfs::number(&sysfs::disk_of(&folder).join("diskseq"));
+        Some(Attachment { device_no, folder, diskseq })
+    }
+
+    /// Is it still attached? The next device may have its number and its place, but is counted anew.
+    pub fn is_there(&self) -> bool {
+        self.is_in(&Sysfs::default())
+    }
+
+    fn is_in(&self, sysfs: &Sysfs) -> bool {
+        Attachment::of_device(sysfs, self.device_no).as_ref() == Some(self)
+    }
+}
+
 /// The model that a disk names, its folder in sysfs given; empty where it names none.
 pub fn model(disk: &Path) -> String {
     ["device/model", "device/name"].iter().find_map(|file| sysfs::line(&disk.join(file))).unwrap_or_default()
@@ -248,6 +280,19 @@ mod tests {
         // A kernel that does not count.
         std::fs::remove_file(fake.sysfs().0.join("devices/pci0/host0/block/sda/diskseq")).unwrap();
         assert_eq!(found(&fake, &known(&fake, 0)), None);
+    }
+
+    #[test]
+    fn a_disk_that_was_unplugged_is_not_the_next_one_in_its_place() {
+        let fake = Fake::new();
+        plug(&fake, "pci0", "sda", 0, "S1", 4);
+        let attachments = [0, 1].map(|minor| Attachment::of_device(&fake.sysfs(), number_of(minor)).unwrap());
+        let are_there = || attachments.clone().map(|attachment| attachment.is_in(&fake.sysfs()));
+        assert_eq!(are_there(), [true; 2]);
+        fake.unplug("pci0");
+        assert_eq!(are_there(), [false; 2]);
+        plug(&fake, "pci0", "sda", 0, "S1", 5);
+        assert_eq!(are_there(), [false; 2]);
     }
 
     #[test]

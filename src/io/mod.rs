@@ -4,8 +4,12 @@
 //! [`Sink`] takes stretches of the volume. Files, block devices and pipes stand behind both. The small files beside them
 //! go through a [`store::Store`]. What a read's error number means is decided here, once: [`ReadError::loss`].
 
+use std::fs::File;
 use std::io;
 
+use crate::extent::ByteRange;
+
+pub mod ahead;
 pub mod buffer;
 pub mod disk;
 pub mod identity;
@@ -112,8 +116,23 @@ pub trait PlacedSink: Sink + Sync {
     /// Makes sure that all that was put, but what is held back to the end, has reached the medium.
     fn sync(&mut self) -> Result<(), WriteError>;
 
-    /// Where in the target the bytes at `pos` of the volume begin, with what must stand before them.
+    /// Does a little of what can wait until there is nothing to put. Is there perhaps more?
+    fn settle(&mut self) -> Result<bool, WriteError> {
+        Ok(false)
+    }
+
+    /// Can these bytes have been put, now or in an earlier run? Not if the target ends before their place.
+    fn holds(&self, range: ByteRange) -> bool {
+        let place = range.len.checked_sub(1).map_or(0, |last| self.place_of(range.pos + last));
+        place == 0 || place < self.end()
+    }
+
+    /// Where in the target the bytes at `pos` of the volume begin, with what must stand before them; 0 for what is held
+    /// back to the end.
     fn place_of(&self, pos: u64) -> u64;
+
+    /// Where the target ends now, in bytes; a device never does.
+    fn end(&self) -> u64;
 
     /// Bytes of the finished target.
     fn len(&self) -> u64;
@@ -121,6 +140,14 @@ pub trait PlacedSink: Sink + Sync {
     /// Is it empty when it is finished?
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// The end of a target in a file; a device has no end that could be passed.
+pub(crate) fn end_of(file: &File) -> u64 {
+    match file.metadata() {
+        Ok(metadata) if !metadata.is_file() => u64::MAX,
+        metadata => metadata.map_or(0, |metadata| metadata.len()),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::{PlacedSink, ReadError, Sink, WriteError};
+use super::{PlacedSink, ReadError, Sink, WriteError, end_of};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::units::Geometry;
 
@@ -208,7 +208,12 @@ impl PlacedSink for RawSink {
     }
 
     fn place_of(&self, pos: u64) -> u64 {
-        pos
+        let is_held = |held: &Held| held.pos <= pos && pos < held.pos + held.bytes.len() as u64;
+        if self.held.iter().any(is_held) { 0 } else { pos }
+    }
+
+    fn end(&self) -> u64 {
+        end_of(&self.file)
     }
 
     fn len(&self) -> u64 {

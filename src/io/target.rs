@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::ahead::{self, Ahead, AheadError, Limits};
 use super::mounts::{Place, mounts_of};
 use super::raw::RawSink;
 use super::store::{folder_of, sync_folder_of};
@@ -23,6 +24,12 @@ use crate::units::Geometry;
 
 /// Only the owner may read a clone, whatever the original's permissions were.
 const MODE: u32 = 0o600;
+
+/// Ends the name of a file while it is written.
+const PART: &[u8] = b".part";
+
+/// Bytes that an ahead file leaves free beside what its target needs: for the map, the report and folders that grow.
+const SPARE: u64 = 16 << 20;
 
 /// Where a job's bytes are to go, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +129,19 @@ pub enum TargetError {
         /// What the system said.
         cause: io::Error,
     },
+    /// The file system takes no file of that length.
+    #[error("'{}' cannot be so long: its file system takes {found} bytes, but {wanted} are needed", target.display())]
+    TooLong {
+        /// The target.
+        target: PathBuf,
+        /// Bytes of the longest file.
+        found: u64,
+        /// Bytes wanted.
+        wanted: u64,
+    },
+    /// What is beside it was not read ahead for it.
+    #[error(transparent)]
+    Ahead(#[from] AheadError),
     /// A first write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -306,6 +326,9 @@ impl Target {
     }
 
     /// Refuses a target that is too small, before anything is read for it.
+    ///
+    /// On a file system without holes a file takes all of its length. What a rescue reads ahead there lies in the ahead
+    /// file too until it is in place, but nothing is demanded for that: it gets only what the target leaves free.
     pub fn require(&self, room: Room) -> Result<(), TargetError> {
         let target = self.path.clone();
         let in_use = match &self.kind {
@@ -326,8 +349,15 @@ impl Target {
             cause: errno.into(),
         })?;
         let found = stat.blocks_available().saturating_mul(stat.fragment_size()).saturating_add(in_use);
-        if found < room.content {
-            return Err(TargetError::NoRoom { target, found, wanted: room.content });
+        let features =
+            ahead::features_of(place).map_err(|cause| self.system("ask for the file system of", cause))?;
+        if room.length > features.longest {
+            let found = features.longest;
+            return Err(TargetError::TooLong { target, found, wanted: room.length });
+        }
+        let wanted = if features.reach.is_some() { room.length.max(room.content) } else { room.content };
+        if found < wanted {
+            return Err(TargetError::NoRoom { target, found, wanted });
         }
         Ok(())
     }
@@ -354,6 +384,9 @@ impl Target {
     ) -> Result<Box<dyn PlacedSink + 'p>, TargetError> {
         let (name, geometry) = (self.name(), &plan.geometry);
         let resumes = self.mapped == Mapped::Resumed;
+        if !resumes {
+            self.clear_ahead()?;
+        }
         let file = match &self.kind {
             Kind::Device { file, .. } => file.try_clone().map_err(|cause| self.system("open", cause))?,
             Kind::New if !resumes => self.open_file()?,
@@ -366,7 +399,7 @@ impl Target {
             }
             Kind::Stream | Kind::Stdout => return Err(TargetError::InOrder(self.path.clone())),
         };
-        Ok(match (form, &self.kind) {
+        let sink: Box<dyn PlacedSink + 'p> = match (form, &self.kind) {
             (Form::Image, _) => Box::new(PlacedImage::new(file, name, plan)?),
             (Form::Clone, kind) if resumes => {
                 let is_file = !matches!(kind, Kind::Device { .. });
@@ -376,7 +409,55 @@ impl Target {
                 Box::new(RawSink::device(file, name, *size, geometry)?)
             }
             (Form::Clone, _) => Box::new(RawSink::file(file, name, geometry)),
-        })
+        };
+        self.with_ahead(sink, geometry)
+    }
+
+    /// Where bytes wait that the target cannot take cheaply yet: `FILE.ahead`, beside the file and called after the name
+    /// that this will have in the end, so that it is found whether the target is still `FILE.part` or not.
+    fn ahead_path(&self) -> Option<PathBuf> {
+        let path = match self.kind {
+            Kind::New => self.path.clone(),
+            // The file of a link may be on another file system.
+            Kind::File => std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()),
+            _ => return None,
+        };
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let whole = path.with_file_name(OsStr::from_bytes(name.strip_suffix(PART).unwrap_or(name)));
+        Some(with_ending(&whole, b".ahead"))
+    }
+
+    /// Sees to it that nothing waits beside a target that is begun anew: what does belonged to another.
+    fn clear_ahead(&self) -> Result<(), TargetError> {
+        match self.ahead_path() {
+            Some(path) if matches!(self.kind, Kind::File) && self.mapped == Mapped::No => {
+                Ok(ahead::discard(&path)?)
+            }
+            Some(path) if path.symlink_metadata().is_ok() => Err(TargetError::Unfinished(path)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts an ahead file before a target whose file system has no holes. What waits from an earlier run is taken up
+    /// wherever the target is now.
+    fn with_ahead<'p>(
+        &self,
+        sink: Box<dyn PlacedSink + 'p>,
+        geometry: &Geometry,
+    ) -> Result<Box<dyn PlacedSink + 'p>, TargetError> {
+        let Some(path) = self.ahead_path() else { return Ok(sink) };
+        let asking = |cause| self.system("ask for the file system of", cause);
+        let waiting = path.metadata().ok().map(|metadata| metadata.len());
+        let reach = match ahead::features_of(folder_of(&path)).map_err(asking)?.reach {
+            None if waiting.is_none() => return Ok(sink),
+            reach => reach.unwrap_or(u64::MAX),
+        };
+        let stat = nix::sys::statvfs::statvfs(folder_of(&path)).map_err(|errno| asking(errno.into()))?;
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        let still_needed = sink.len().saturating_sub(sink.end()).saturating_add(SPARE);
+        let max_len = free.saturating_sub(still_needed).saturating_add(waiting.unwrap_or(0));
+        let limits = Limits { path, reach, max_len, volume_len: geometry.device_size };
+        Ok(Box::new(Ahead::new(sink, limits)?))
     }
 
     /// Where its bytes are, now.
@@ -437,9 +518,11 @@ impl Target {
     /// What is left behind when the job fails now, as a sentence; none where nothing was changed that matters.
     pub fn left_behind(&self) -> Option<String> {
         match self.kind {
-            Kind::New => part_of(&self.path)
-                .exists()
-                .then(|| format!("what was copied so far is left in {}", self.name())),
+            Kind::New => part_of(&self.path).exists().then(|| {
+                let ahead = self.ahead_path().filter(|path| path.exists());
+                let ahead = ahead.map(|path| format!(" and '{}'", path.display())).unwrap_or_default();
+                format!("what was copied so far is left in {}{ahead}", self.name())
+            }),
             Kind::File | Kind::Device { .. } => {
                 Some(format!("{} is unfinished and holds no usable copy", self.name()))
             }
@@ -453,13 +536,17 @@ fn occupied(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
-/// The name of a file while it is written: a name that has no room for the ending gives some of its own.
+/// The name of a file while it is written.
 fn part_of(path: &Path) -> PathBuf {
-    const ENDING: &[u8] = b".part";
+    with_ending(path, PART)
+}
+
+/// The name with an ending: one that has no room for it gives some of its own.
+fn with_ending(path: &Path, ending: &[u8]) -> PathBuf {
     const LONGEST: usize = 255;
     let name = path.file_name().unwrap_or_default().as_bytes();
-    let kept = name.get(..LONGEST - ENDING.len()).unwrap_or(name);
-    path.with_file_name(OsStr::from_bytes(&[kept, ENDING].concat()))
+    let kept = name.get(..LONGEST.saturating_sub(ending.len())).unwrap_or(name);
+    path.with_file_name(OsStr::from_bytes(&[kept, ending].concat()))
 }
 
 /// Was the program started without a standard output? Rust's runtime then puts `/dev/null` in its place, open for

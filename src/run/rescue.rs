@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::opened::Opened;
 use super::{
     Losses, Outcome, RunError, refuse_writable_mount, tell_space, warn_of_sector_size, warn_of_shutdown,
 };
@@ -43,7 +44,7 @@ mod source;
 pub(super) use complete::finish;
 use complete::{Completed, Unfinished, complete};
 use result::{Circumstances, find_hit, marked, write_report};
-use source::{Opened, TargetSource};
+use source::TargetSource;
 
 /// Time between two looks for a disk that has gone away.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -157,6 +158,9 @@ pub(super) fn rescue_volume(
     }
     let mut sink = target.open_placed(&plan, form)?;
     put_held(&facts, &plan, sink.as_mut())?;
+    if is_resumed {
+        forget_missing(&plan, &mut areas, sink.as_ref(), observer);
+    }
     place(&stash, &plan, &mut areas, sink.as_mut(), mapped)?;
     drop(stash);
     if is_resumed && !patterns.is_empty() {
@@ -612,6 +616,24 @@ fn has_finished(map: &MapStore<'_>) -> Result<bool, MapError> {
     let mut found = false;
     map.visit(|area| found |= area.state == State::Finished)?;
     Ok(found)
+}
+
+/// What the map calls finished and the target cannot hold, since it ends before, was not tried: the ahead file was lost,
+/// or the target is another.
+fn forget_missing(plan: &Plan, areas: &mut Areas, sink: &dyn PlacedSink, observer: &dyn Observer) {
+    let mut missing = Vec::new();
+    for area in areas.within(ByteRange { pos: 0, len: plan.geometry.device_size }) {
+        if area.state == State::Finished && !sink.holds(area.range) {
+            missing.extend(pieces(area.range).filter(|piece| !sink.holds(*piece)));
+        }
+    }
+    let bytes: u64 = missing.iter().map(|piece| piece.len).sum();
+    if bytes > 0 {
+        observer.tell(Event::Warning(format_args!(
+            "{bytes} bytes that the map calls finished are not in the target: was its .ahead file lost?"
+        )));
+    }
+    missing.into_iter().for_each(|piece| areas.set(piece, State::NonTried));
 }
 
 /// All clusters of the volume, if they are wanted.

@@ -28,7 +28,7 @@ impl FaultyDisk {
         std::fs::write(&export, "").unwrap();
         let daemon = Command::new("qemu-storage-daemon")
             .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(image))])
-            .args(["--blockdev", &faults("faults", "file", bad)])
+            .args(["--blockdev", &faults("faults", "file", 5, bad)])
             .args(["--object", &format!("throttle-group,id=group,x-bps-read={bytes_per_second}")])
             .args(["--blockdev", "driver=throttle,file=faults,throttle-group=group,node-name=disk"])
             .args([

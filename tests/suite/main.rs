@@ -6,6 +6,7 @@
 // A test may panic: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod attachments;
 mod budgets;
 mod cli;
 mod compat;
@@ -22,11 +23,13 @@ mod install;
 mod interrupt;
 mod kills;
 mod large;
+mod machine;
 mod mapfile;
 mod maps;
 mod metadata;
 mod outputs;
 mod private;
+mod reach;
 mod rescue;
 mod scene;
 mod serial;

@@ -144,9 +144,9 @@ pub fn occupied(path: &Path) -> u64 {
     path.metadata().unwrap().blocks() * 512
 }
 
-/// A QEMU block node `name` over the node `below` in which reads of the `bad` 512-byte sectors fail.
-pub fn faults(name: &str, below: &str, bad: &[u64]) -> String {
-    let rule = |sector| format!(r#"{{"event":"none","iotype":"read","errno":5,"sector":{sector}}}"#);
+/// A QEMU block node `name` over the node `below` in which reads of the `bad` 512-byte sectors fail with `errno`.
+pub fn faults(name: &str, below: &str, errno: i32, bad: &[u64]) -> String {
+    let rule = |sector| format!(r#"{{"event":"none","iotype":"read","errno":{errno},"sector":{sector}}}"#);
     let rules = bad.iter().map(rule).collect::<Vec<_>>().join(",");
     let rules = if bad.is_empty() { String::new() } else { format!(r#","inject-error":[{rules}]"#) };
     format!(r#"{{"driver":"blkdebug","node-name":"{name}","image":"{below}"{rules}}}"#)
@@ -168,7 +168,10 @@ impl Loop {
 
     fn with(file: &Path, options: &[&str]) -> Loop {
         let said = run(Command::new("losetup").args(["--find", "--show"]).args(options).arg(file)).ok();
-        Loop(PathBuf::from(said.stdout.trim()))
+        let device = Loop(PathBuf::from(said.stdout.trim()));
+        // The kernel keeps this flag for whoever gets the name next, and a rescue that is killed leaves it set.
+        run(Command::new("blockdev").arg("--setrw").arg(&device.0)).ok();
+        device
     }
 }
 

@@ -34,8 +34,6 @@ struct SimDisk {
     clock: f64,
     bad_reads: u64,
     held: u64,
-    /// Bytes held when the clock first passed a second.
-    timeline: Vec<(f64, u64)>,
     /// From this read on the disk does not answer.
     dies_at: u64,
     nr_reads: u64,
@@ -51,7 +49,6 @@ impl SimDisk {
             clock: 0.0,
             bad_reads: 0,
             held: 0,
-            timeline: Vec::new(),
             dies_at: u64::MAX,
             nr_reads: 0,
         }
@@ -88,18 +85,12 @@ impl SimDisk {
         }
         if counts {
             self.held += range.len;
-            self.timeline.push((self.clock, self.held));
         }
         Outcome::Good
     }
-
-    fn held_at(&self, seconds: f64) -> u64 {
-        let at = self.timeline.partition_point(|(clock, _)| *clock <= seconds);
-        at.checked_sub(1).map_or(0, |last| self.timeline[last].1)
-    }
 }
 
-/// 420 MB in use on 1 GiB, in stretches of all lengths.
+/// Much of the first half in use, in stretches of all lengths.
 fn domain_of(random: &mut Random, len: u64) -> ClusterSet {
     let nr = len / CLUSTER;
     let mut used = ClusterSet::new(nr);
@@ -149,9 +140,9 @@ fn check(disk: &SimDisk, domain: Domain<'_>, areas: &Areas) {
     assert_eq!(disk.tried.iter().filter(|tried| **tried > 0).count() as u64, wanted, "only what is wanted");
 }
 
-type Pattern = fn(&mut Random, &mut Vec<bool>);
+type Pattern = fn(&mut Random, &mut [bool]);
 
-fn scattered(random: &mut Random, bad: &mut Vec<bool>) {
+fn scattered(random: &mut Random, bad: &mut [bool]) {
     for _ in 0..40 {
         let at = random.below(bad.len() as u64 * 6 / 10) as usize;
         let end = at + 1 + random.below(8) as usize;
@@ -159,7 +150,7 @@ fn scattered(random: &mut Random, bad: &mut Vec<bool>) {
     }
 }
 
-fn scratch(random: &mut Random, bad: &mut Vec<bool>) {
+fn scratch(random: &mut Random, bad: &mut [bool]) {
     let start = random.below(bad.len() as u64 / 2) as usize / 8 * 8;
     for block in (start..start + (12 << 20) / 512).step_by(8) {
         if random.below(10) == 0 {
@@ -169,7 +160,7 @@ fn scratch(random: &mut Random, bad: &mut Vec<bool>) {
 }
 
 /// One zone in four is dead; zones of 2 to 6 MiB, each somewhat off.
-fn dead_head(random: &mut Random, bad: &mut Vec<bool>) {
+fn dead_head(random: &mut Random, bad: &mut [bool]) {
     let zone = (2 + random.below(5)) * 2048;
     let mut at = random.below(zone * 4);
     while at < bad.len() as u64 {
@@ -180,9 +171,9 @@ fn dead_head(random: &mut Random, bad: &mut Vec<bool>) {
     }
 }
 
-fn nothing_bad(_: &mut Random, _: &mut Vec<bool>) {}
+fn nothing_bad(_: &mut Random, _: &mut [bool]) {}
 
-fn all_bad(_: &mut Random, bad: &mut Vec<bool>) {
+fn all_bad(_: &mut Random, bad: &mut [bool]) {
     bad.fill(true);
 }
 
@@ -201,38 +192,5 @@ fn everything_readable_is_read_and_nothing_tried_thrice() {
             let areas = run(&mut disk, domain, LEN, 0);
             check(&disk, domain, &areas);
         }
-    }
-}
-
-#[test]
-#[ignore]
-fn show() {
-    const LEN: u64 = 1 << 30;
-    for (name, pattern) in
-        [("scattered", scattered as Pattern), ("scratch", scratch), ("dead head", dead_head)]
-    {
-        let mut sums = [0.0; 5];
-        let (mut bad_reads, mut bad, mut clock) = (0, 0, 0.0);
-        for seed in 0..std::env::var("SEEDS").map_or(10, |n| n.parse().unwrap()) {
-            let random = &mut Random(seed);
-            let used = domain_of(random, LEN);
-            let domain = Domain::new(&used, CLUSTER, ByteRange { pos: LEN - 512, len: 512 });
-            let mut disk = SimDisk::new(LEN);
-            pattern(random, &mut disk.bad);
-            run(&mut disk, domain, LEN, 0);
-            let total: u64 = domain.ranges().map(|range| range.len).sum();
-            for (sum, seconds) in sums.iter_mut().zip([10., 20., 30., 60., 300.]) {
-                *sum += disk.held_at(seconds) as f64 * 10.0 / total as f64;
-            }
-            bad_reads += disk.bad_reads;
-            bad += domain.ranges().flat_map(SimDisk::sectors).filter(|sector| disk.bad[*sector]).count();
-            clock += disk.clock;
-        }
-        println!(
-            "{name}: {sums:5.1?} {} bad reads for {} bad sectors, {:.0} s",
-            bad_reads / 10,
-            bad / 10,
-            clock / 10.
-        );
     }
 }

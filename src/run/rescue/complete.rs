@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::{Ending, Losses, Outcome, RunError};
 use super::result::find_hit;
 use super::source::TargetSource;
-use super::{areas_of, boot_range, pieces, put_held, tell_lost};
+use super::{areas_of, boot_range, forget_missing, pieces, put_held, tell_lost};
 use crate::copy::survey::BLOCK;
 use crate::event::{Event, Observer, Phase, Silent};
 use crate::extent::ByteRange;
@@ -84,7 +84,7 @@ pub fn complete(
         completed.marked += piece.len;
     }
     if facts.form == Form::Image {
-        fill_unwanted(plan, domain, sink)?;
+        fill_unwanted(plan, domain, areas, sink)?;
     }
     for Repair { pos, bytes, what } in repairs {
         sink.put(pos, &bytes)?;
@@ -100,15 +100,23 @@ pub fn complete(
     Ok(completed)
 }
 
-/// Clusters that have a place in an image, but turned out to be free: they are zeros there.
-fn fill_unwanted(plan: &Plan, domain: &Domain<'_>, sink: &mut dyn PlacedSink) -> Result<(), RunError> {
+/// Clusters that have a place in an image, but turned out to be free: they are zeros there, where they were not read on
+/// the way to others. What the map calls finished stays as it is.
+fn fill_unwanted(
+    plan: &Plan,
+    domain: &Domain<'_>,
+    areas: &Areas,
+    sink: &mut dyn PlacedSink,
+) -> Result<(), RunError> {
     let zeros = vec![0; BLOCK as usize];
     for range in plan.ranges() {
         let mut at = range.pos;
         while at < range.end() {
             let wanted = domain.next(at).filter(|wanted| wanted.pos < range.end());
             let end = wanted.map_or(range.end(), |wanted| wanted.pos);
-            for piece in pieces(ByteRange { pos: at, len: end - at }) {
+            let unwanted = areas.within(ByteRange { pos: at, len: end - at });
+            let unread = unwanted.filter(|area| area.state != State::Finished);
+            for piece in unread.flat_map(|area| pieces(area.range)) {
                 sink.put(piece.pos, zeros.get(..piece.len as usize).unwrap_or_default())?;
             }
             at = wanted.map_or(end, |wanted| wanted.end());
@@ -185,9 +193,10 @@ pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<O
         false => TargetName::New(path.to_owned()),
     };
     let target = Target::examine_mapped(&name, None, Mapped::Resumed)?;
-    let areas = areas_of(&map, plan.geometry.device_size, plan.geometry.cluster_size)?;
+    let mut areas = areas_of(&map, plan.geometry.device_size, plan.geometry.cluster_size)?;
     let mut sink = target.open_placed(&plan, facts.form)?;
     put_held(&facts, &plan, sink.as_mut())?;
+    forget_missing(&plan, &mut areas, sink.as_ref(), observer);
     let domain = plan.domain();
     let unfinished = Unfinished { plan: &plan, facts: &facts, domain, areas: &areas, repairs: true };
     let completed = complete(&unfinished, sink.as_mut(), observer)?;

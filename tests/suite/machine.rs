@@ -1,0 +1,398 @@
+//! Machines: the bootable system in QEMU, watched on its serial console and steered through its keyboard and QMP.
+//!
+//! `make initramfs` makes what they boot. The processor is emulated unless QEMU_KVM=1; a boot takes about ten seconds.
+//! A machine that does not end by itself is ended at its deadline, and that fails the test with its whole console.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::tools::{built, faults, noise, run, shell, text, wait_for};
+use crate::volumes::{Place, fill, mkntfs};
+
+/// Seconds that a machine may run.
+const DEADLINE: &str = "180";
+
+/// A disk of a machine: virtio, raw.
+pub struct Disk<'a> {
+    pub file: &'a Path,
+    pub serial: &'a str,
+    /// 512-byte sectors that cannot be read.
+    pub bad: &'a [u64],
+}
+
+/// A machine that is put together.
+pub struct Machine {
+    qemu: Command,
+    /// For its files, as long as it runs.
+    place: TempDir,
+    initramfs: PathBuf,
+    nr_disks: usize,
+}
+
+impl Machine {
+    /// A machine with these words on its kernel's command line.
+    pub fn new(args: &str) -> Machine {
+        let mut qemu = Command::new("timeout");
+        // A QEMU that is stuck in a read ignores SIGTERM.
+        qemu.args(["--kill-after=5", DEADLINE, "qemu-system-x86_64", "-machine", "q35"]);
+        let kvm = std::env::var_os("QEMU_KVM").is_some_and(|kvm| kvm == "1");
+        qemu.args(["-accel", if kvm { "kvm" } else { "tcg" }]);
+        qemu.args(["-m", "256", "-nographic", "-no-reboot", "-nic", "none"]);
+        qemu.arg("-kernel").arg(built("initramfs/vmlinuz"));
+        // A failure shall end the machine too; without a job there is nothing that could fail.
+        let then_failed = if args.is_empty() { "" } else { "ntfsrescue.then-failed=poweroff" };
+        qemu.args(["-append", &format!("console=ttyS0 panic=-1 quiet {then_failed} {args}")]);
+        let place = tempfile::tempdir().unwrap();
+        let machine = Machine { qemu, place, initramfs: built("initramfs/initramfs.cpio.zst"), nr_disks: 0 };
+        let control = format!("unix:{},server=on,wait=off", text(&machine.control()));
+        machine.with(&["-qmp", &control])
+    }
+
+    /// With further options of QEMU's.
+    pub fn with(mut self, options: &[&str]) -> Machine {
+        self.qemu.args(options);
+        self
+    }
+
+    /// With one more disk.
+    pub fn disk(mut self, Disk { file, serial, bad }: &Disk<'_>) -> Machine {
+        let i = self.nr_disks;
+        self.nr_disks += 1;
+        let node = format!("driver=file,filename={},node-name=file{i}", text(file));
+        let mut below = format!("file{i}");
+        let mut machine = self.with(&["-blockdev", &node]);
+        if !bad.is_empty() {
+            machine = machine.with(&["-blockdev", &faults(&format!("faults{i}"), &below, 5, bad)]);
+            below = format!("faults{i}");
+        }
+        machine.with(&[
+            "-blockdev",
+            &format!("driver=raw,file={below},node-name=disk{i}"),
+            "-device",
+            &format!("virtio-blk-pci,drive=disk{i},serial={serial}"),
+        ])
+    }
+
+    /// With this script as `/NAME` in the system.
+    pub fn script(mut self, name: &str, script: &str) -> Machine {
+        let at = |name: &str| self.place.path().join(name);
+        let with_script = at("initramfs");
+        let mut bytes = std::fs::read(&self.initramfs).unwrap();
+        // The kernel looks for a further archive where the first one's last four bytes end.
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        std::fs::write(at(name), script).unwrap();
+        let archive = format!(
+            "cd {} && echo {name} | cpio --quiet --create --format newc > archive",
+            text(self.place.path())
+        );
+        shell(&archive).ok();
+        bytes.extend(std::fs::read(at("archive")).unwrap());
+        std::fs::write(&with_script, bytes).unwrap();
+        self.initramfs = with_script;
+        self
+    }
+
+    fn control(&self) -> PathBuf {
+        self.place.path().join("control")
+    }
+
+    /// Switches it on.
+    pub fn start(mut self) -> Running {
+        let initramfs = text(&self.initramfs).to_owned();
+        self.qemu.args(["-initrd", &initramfs]);
+        self.qemu.stdin(Stdio::piped()).stdout(Stdio::piped());
+        self.qemu.stderr(File::create(self.place.path().join("errors")).unwrap());
+        let mut child =
+            self.qemu.spawn().unwrap_or_else(|error| panic!("cannot run {:?}: {error}", self.qemu));
+        let keyboard = child.stdin.take().unwrap();
+        let mut screen = child.stdout.take().unwrap();
+        let (print, printed) = channel();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = screen.read(&mut piece) {
+                let _nobody_reads = print.send(piece[..n].to_vec());
+            }
+        });
+        let control = self.control();
+        Running { child, keyboard, control, place: self.place, printed, console: Vec::new(), read: 0 }
+    }
+}
+
+/// A machine that runs.
+pub struct Running {
+    child: Child,
+    keyboard: ChildStdin,
+    control: PathBuf,
+    place: TempDir,
+    printed: Receiver<Vec<u8>>,
+    /// All that was printed.
+    console: Vec<u8>,
+    /// Bytes of it in which was found what was waited for.
+    read: usize,
+}
+
+impl Running {
+    /// Waits until it prints this, behind what was waited for before.
+    #[track_caller]
+    pub fn prints(&mut self, wanted: &str) {
+        self.prints_that(wanted, |console| console.find(wanted).map(|at| at + wanted.len()));
+    }
+
+    /// Waits until `found` finds something in what was printed since: the number of bytes up to the end of it.
+    #[track_caller]
+    pub fn prints_that(&mut self, what: &str, found: impl Fn(&str) -> Option<usize>) {
+        loop {
+            // Cut at a character only by chance, and then the next piece makes it whole.
+            let fresh = String::from_utf8_lossy(&self.console[self.read..]);
+            if let Some(end) = found(&fresh) {
+                self.read += end;
+                return;
+            }
+            match self.printed.recv() {
+                Ok(piece) => self.console.extend(piece),
+                Err(_) => panic!("the machine has ended without {what}"),
+            }
+        }
+    }
+
+    /// Waits until a rescue has saved so many percent.
+    #[track_caller]
+    pub fn has_saved(&mut self, percent: f64) {
+        self.prints_that(&format!("{percent} percent saved"), |console| {
+            let (before, _) = console.rsplit_once("% ")?;
+            let saved: f64 = before.rsplit(['\n', '\r', ' ']).next()?.parse().ok()?;
+            (saved >= percent).then_some(before.len())
+        });
+    }
+
+    /// Types on the serial console.
+    pub fn types(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for a shell's prompt and types a line.
+    #[track_caller]
+    pub fn runs(&mut self, line: &str) {
+        self.prints(" # ");
+        self.types(&format!("{line}\n"));
+    }
+
+    /// Steers it.
+    pub fn control(&self) -> Control {
+        wait_for("QMP", || self.control.exists());
+        let stream = UnixStream::connect(&self.control).unwrap();
+        let mut control = Control { stream: BufReader::new(stream), events: Vec::new() };
+        control.next(); // its greeting
+        control.execute("qmp_capabilities", json!({}));
+        control
+    }
+
+    /// Waits until it has powered off.
+    #[track_caller]
+    pub fn ends(mut self) -> Console {
+        while let Ok(piece) = self.printed.recv() {
+            self.console.extend(piece);
+        }
+        let status = self.child.wait().unwrap().code();
+        assert_eq!(status, Some(0), "the machine did not end by itself (124: not within {DEADLINE} s)");
+        Console(self.so_far())
+    }
+
+    fn so_far(&self) -> String {
+        let console = String::from_utf8_lossy(&self.console).replace("\r\n", "\n").replace('\r', "\n");
+        let errors = std::fs::read_to_string(self.place.path().join("errors")).unwrap();
+        format!("{console}\n{errors}")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            // `timeout` passes it on, and kills what does not listen.
+            let _ended = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+            let _ended = self.child.wait();
+        }
+        if std::thread::panicking() {
+            self.console.extend(self.printed.iter().flatten());
+            eprintln!("the machine's console:\n{}", self.so_far());
+        }
+    }
+}
+
+/// A connection to QEMU's monitor (QMP): an object of JSON on each line.
+pub struct Control {
+    stream: BufReader<UnixStream>,
+    /// Those that came before answers.
+    events: Vec<Value>,
+}
+
+impl Control {
+    #[track_caller]
+    fn next(&mut self) -> Value {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("QMP says '{line}': {error}"))
+    }
+
+    /// Runs a command, which must succeed.
+    #[track_caller]
+    pub fn execute(&mut self, command: &str, arguments: Value) {
+        let line = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.stream.get_mut(), "{line}").unwrap();
+        loop {
+            let answer = self.next();
+            assert!(answer.get("error").is_none(), "{line}: {answer}");
+            if answer.get("return").is_some() {
+                return;
+            }
+            self.events.push(answer);
+        }
+    }
+
+    /// Waits for an event about the device with this id.
+    #[track_caller]
+    pub fn waits_for(&mut self, event: &str, device: &str) {
+        let is_it = |found: &Value| found["event"] == event && found["data"]["device"] == device;
+        if !self.events.iter().any(is_it) {
+            while !is_it(&self.next()) {}
+        }
+        self.events.clear();
+    }
+
+    /// Unplugs the device with this id.
+    #[track_caller]
+    pub fn unplug(&mut self, id: &str) {
+        self.execute("device_del", json!({ "id": id }));
+        self.waits_for("DEVICE_DELETED", id);
+    }
+
+    /// Plugs in a device, given as on QEMU's command line.
+    #[track_caller]
+    pub fn plug(&mut self, device: &str) {
+        let (driver, properties) = device.split_once(',').unwrap();
+        let mut arguments = json!({ "driver": driver });
+        for (key, value) in properties.split(',').map(|property| property.split_once('=').unwrap()) {
+            let number = value.parse::<u64>().map(Value::from);
+            // A serial number is text, digits or not.
+            let is_number = key != "serial" && number.is_ok();
+            arguments[key] = if is_number { number.unwrap() } else { value.into() };
+        }
+        self.execute("device_add", arguments);
+    }
+
+    /// Presses Ctrl-Alt-Del.
+    #[track_caller]
+    pub fn presses_ctrl_alt_del(&mut self) {
+        let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
+        self.execute("send-key", json!({ "keys": keys }));
+    }
+
+    /// Makes the disks in the throttle group `speed` give so many bytes a second; 0: as many as they can.
+    #[track_caller]
+    pub fn throttle(&mut self, bytes_per_second: u64) {
+        let limits = json!({ "bps-read": bytes_per_second });
+        self.execute("qom-set", json!({ "path": "/objects/speed", "property": "limits", "value": limits }));
+    }
+}
+
+/// What a machine printed on its serial console.
+pub struct Console(pub String);
+
+impl Console {
+    /// The last line that tells how the job ended.
+    fn result(&self) -> &str {
+        self.0.lines().rev().find(|line| line.starts_with("ntfsrescue: result=")).unwrap_or("no result line")
+    }
+
+    #[track_caller]
+    pub fn ends(&self, result: &str) -> &Console {
+        assert!(self.result().starts_with(&format!("ntfsrescue: {result} ")), "wanted {result}:\n{}", self.0);
+        self
+    }
+
+    #[track_caller]
+    pub fn says(&self, line: &str) -> &Console {
+        assert!(self.0.contains(line), "wanted {line}:\n{}", self.0);
+        self
+    }
+}
+
+/// Boots a machine and waits until it has powered off.
+#[track_caller]
+pub fn boot(disks: &[Disk<'_>], args: &str) -> Console {
+    disks.iter().fold(Machine::new(args), Machine::disk).start().ends()
+}
+
+/// A disk without bad sectors.
+pub fn disk<'a>(file: &'a Path, serial: &'a str) -> Disk<'a> {
+    Disk { file, serial, bad: &[] }
+}
+
+/// First sector of the partition.
+pub const START: u64 = 2048;
+/// Bytes of the partition.
+pub const SIZE: u64 = 48 << 20;
+
+/// A scene for boots: a Windows disk with one partition, and a disk with an ext4 file system called RESCUE.
+pub struct Scene(Place);
+
+impl Scene {
+    pub fn new() -> Scene {
+        let scene = Scene(Place::new());
+        let volume = scene.at("volume");
+        mkntfs(&volume, SIZE, 512, 4096);
+        fill(&volume, 100);
+        scene.disk_with("windows.disk", Some(&volume));
+        safe(&scene.at("safe.disk"), 96 << 20);
+        scene
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.0.at(name)
+    }
+
+    /// A disk with one partition, which holds noise or this volume.
+    pub fn disk_with(&self, name: &str, volume: Option<&Path>) {
+        let content = volume.map_or_else(|| noise(9, SIZE as usize), |volume| std::fs::read(volume).unwrap());
+        let file = File::create(self.at(name)).unwrap();
+        file.write_all_at(&content, START * 512).unwrap();
+        file.set_len(START * 512 + SIZE + (1 << 20)).unwrap();
+        let table = format!("start={START}, size={}, type=7", SIZE / 512);
+        shell(&format!("echo '{table}' | sfdisk --quiet {}", text(&self.at(name)))).ok();
+    }
+
+    /// The partition of a disk, as a file.
+    pub fn partition(&self, disk: &str, name: &str) -> PathBuf {
+        let bytes = std::fs::read(self.at(disk)).unwrap();
+        let bytes = &bytes[START as usize * 512..][..SIZE as usize];
+        std::fs::write(self.at(name), bytes).unwrap();
+        self.at(name)
+    }
+
+    /// Takes a file out of the ext4 file system.
+    pub fn take(&self, name: &str) -> PathBuf {
+        let to = self.at(name);
+        run(Command::new("debugfs")
+            .args(["-R", &format!("dump /{name} {}", text(&to))])
+            .arg(self.at("safe.disk")))
+        .ok();
+        assert!(to.exists(), "no {name} on the target");
+        to
+    }
+}
+
+/// Makes a disk with an ext4 file system called RESCUE.
+pub fn safe(disk: &Path, size: u64) {
+    File::create(disk).unwrap().set_len(size).unwrap();
+    run(Command::new("mkfs.ext4").args(["-q", "-F", "-L", "RESCUE"]).arg(disk)).ok();
+}
