@@ -84,7 +84,7 @@ pub fn complete(
         completed.marked += piece.len;
     }
     if facts.form == Form::Image {
-        fill_unwanted(plan, domain, sink)?;
+        fill_unwanted(plan, domain, areas, sink)?;
     }
     for Repair { pos, bytes, what } in repairs {
         sink.put(pos, &bytes)?;
@@ -100,15 +100,23 @@ pub fn complete(
     Ok(completed)
 }
 
-/// Clusters that have a place in an image, but turned out to be free: they are zeros there.
-fn fill_unwanted(plan: &Plan, domain: &Domain<'_>, sink: &mut dyn PlacedSink) -> Result<(), RunError> {
+/// Clusters that have a place in an image, but turned out to be free: they are zeros there, where they were not read on
+/// the way to others. What the map calls finished stays as it is.
+fn fill_unwanted(
+    plan: &Plan,
+    domain: &Domain<'_>,
+    areas: &Areas,
+    sink: &mut dyn PlacedSink,
+) -> Result<(), RunError> {
     let zeros = vec![0; BLOCK as usize];
     for range in plan.ranges() {
         let mut at = range.pos;
         while at < range.end() {
             let wanted = domain.next(at).filter(|wanted| wanted.pos < range.end());
             let end = wanted.map_or(range.end(), |wanted| wanted.pos);
-            for piece in pieces(ByteRange { pos: at, len: end - at }) {
+            let unwanted = areas.within(ByteRange { pos: at, len: end - at });
+            let unread = unwanted.filter(|area| area.state != State::Finished);
+            for piece in unread.flat_map(|area| pieces(area.range)) {
                 sink.put(piece.pos, zeros.get(..piece.len as usize).unwrap_or_default())?;
             }
             at = wanted.map_or(end, |wanted| wanted.end());
