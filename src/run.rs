@@ -114,6 +114,9 @@ pub enum RunError {
         /// What the map names.
         wanted: String,
     },
+    /// A copy of nothing is no copy.
+    #[error("nothing at all could be read from the disk: there is nothing to save")]
+    NothingRead,
     /// A file beside the target cannot be written.
     #[error("cannot write the {what} '{}': {cause}", path.display())]
     SideFile {
@@ -130,7 +133,11 @@ impl RunError {
     /// Did the target fail, or has it no more room?
     pub fn is_of_target(&self) -> bool {
         match self {
-            RunError::Copy { cause } => matches!(cause, CopyError::Write(_)),
+            // The map lies beside the target more often than not.
+            RunError::Copy { cause } => {
+                matches!(cause, CopyError::Write(_) | CopyError::Map(MapError::System { .. }))
+            }
+            RunError::Map(cause) => matches!(cause, MapError::System { .. }),
             RunError::Target(cause) => matches!(cause, TargetError::Write(_)),
             RunError::Finish(_) => true,
             _ => false,

@@ -419,7 +419,7 @@ impl Scan<'_> {
         }
         if self.nr_unreadable > MAX_TOLD {
             self.observer.tell(Event::Warning(format_args!(
-                "{} MFT records cannot be read; $Bitmap tells which clusters they have",
+                "{} MFT records could not be read with the rest; $Bitmap tells which clusters they have",
                 self.nr_unreadable
             )));
         }

@@ -85,7 +85,7 @@ pub(super) fn rescue_volume(
         let is_over = observer.wants_stop() || max_time.is_some_and(|max| start.elapsed() >= max);
         if is_over { Wait::Stop } else { Wait::Go }
     };
-    let opened = Opened::new(disk, &ask);
+    let mut opened = Opened::new(disk, &ask);
     let (len, sizes) = (opened.len(), sizes_of(&opened));
     let target_disk = target.device().map(|(size, file)| DiskId { serial: serial_of(file), size });
 
@@ -118,7 +118,17 @@ pub(super) fn rescue_volume(
                     (areas_of(map, len, SURVEY_UNIT)?, in_target.transpose()?)
                 }
             };
-            let begun = begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer)?;
+            let begun = loop {
+                let areas = areas.with_unit(len, SURVEY_UNIT.into());
+                match begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer) {
+                    Err(error) if error.is_of_gone_disk() => {
+                        opened.close();
+                        let disk = come_back(job, &known, path, None, observer).ok_or(error)?;
+                        opened = Opened::new(disk, &ask);
+                    }
+                    other => break other?,
+                }
+            };
             if let Some(file) = &job.how.map {
                 frozen::freeze(&store, &frozen::path_of(file), &begun.plan, &begun.facts)?;
             }
@@ -220,6 +230,10 @@ pub(super) fn rescue_volume(
         let losses = Losses { bytes: 0, structures: nr_damaged };
         return Ok(Outcome { losses, ending: super::Ending::Interrupted });
     }
+    if ending == Ending::End(End::Complete) && finished_in(&domain, rescue.areas()) == 0 {
+        tell_what_is_left(job, &target, observer);
+        return Err(RunError::NothingRead);
+    }
     let unfinished =
         Unfinished { plan: &plan, facts: &facts, domain, areas: rescue.areas(), repairs: job.how.repair };
     let completed = complete(&unfinished, sink.as_mut(), observer)
@@ -282,7 +296,8 @@ impl Driver<'_> {
                 return Ok(ending);
             }
             self.opened.close();
-            let disk = come_back(self.job, self.known, self.path, self.facts, self.observer);
+            let disk =
+                come_back(self.job, self.known, self.path, Some(self.facts.volume_serial), self.observer);
             let Some(disk) = disk else { return Ok(ending) };
             self.opened = Opened::new(disk, self.ask);
             rescue.revive();
@@ -389,7 +404,14 @@ pub(super) fn write_domain_out(job: &Job, store: &dyn Store, plan: &Plan, len: u
 }
 
 /// Waits for a disk that has gone away, as long as was asked for.
-fn come_back(job: &Job, known: &Known, path: &Path, facts: &Facts, observer: &dyn Observer) -> Option<Disk> {
+/// The volume's serial number is compared where it is known.
+fn come_back(
+    job: &Job,
+    known: &Known,
+    path: &Path,
+    volume: Option<u64>,
+    observer: &dyn Observer,
+) -> Option<Disk> {
     if job.how.reconnect.is_zero() {
         return None;
     }
@@ -406,7 +428,7 @@ fn come_back(job: &Job, known: &Known, path: &Path, facts: &Facts, observer: &dy
             && disk.len() == known.size
         {
             match volume_serial(&disk) {
-                Some(serial) if serial != facts.volume_serial => {
+                Some(serial) if volume.is_some_and(|volume| volume != serial) => {
                     if told.replace(found.clone()) != Some(found.clone()) {
                         observer.tell(Event::Warning(format_args!(
                             "'{}' has the disk's serial number, but holds another volume",

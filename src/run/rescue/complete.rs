@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::super::{Ending, Losses, Outcome, RunError};
+use super::look::look;
 use super::result::find_hit;
 use super::source::TargetSource;
-use super::{areas_of, boot_range, forget_missing, pieces, put_held, tell_lost};
+use super::{areas_of, boot_range, domain_of, forget_missing, pieces, put_held, tell_lost};
 use crate::copy::survey::BLOCK;
 use crate::event::{Event, Observer, Phase, Silent};
 use crate::extent::ByteRange;
@@ -197,7 +198,14 @@ pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<O
     let mut sink = target.open_placed(&plan, facts.form)?;
     put_held(&facts, &plan, sink.as_mut())?;
     forget_missing(&plan, &mut areas, sink.as_ref(), observer);
-    let domain = plan.domain();
+    // What is known by now to be free is not missing.
+    let usage = if facts.is_doubtful {
+        look(sink.as_ref(), &areas, plan.geometry.device_size, observer)?
+    } else {
+        None
+    };
+    let wanted = usage.map(|usage| plan.clusters().common(&usage.used));
+    let domain = domain_of(wanted.as_ref().unwrap_or(plan.clusters()), &plan);
     let unfinished = Unfinished { plan: &plan, facts: &facts, domain, areas: &areas, repairs: true };
     let completed = complete(&unfinished, sink.as_mut(), observer)?;
     tell_lost(&unfinished, &completed, observer);
