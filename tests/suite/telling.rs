@@ -1,12 +1,12 @@
-//! What a rescue tells in its report: the damaged files are those that read differently.
+//! What a rescue tells, in its report and while it runs: the damaged files are those that read differently.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use crate::damage::contents;
-use crate::scene::{FILE, Form, OTHER_FILE, Scene};
-use crate::tools::text;
+use crate::scene::{FILE, Form, OTHER_FILE, Scene, assert_equal};
+use crate::tools::{shell, text};
 
 /// The report, as JSON.
 fn report(scene: &Scene) -> Value {
@@ -130,4 +130,44 @@ fn what_is_repaired_is_not_lost() {
         assert_eq!(number(&report["repaired"][0]["pos"]), sector * 512);
         scene.ours(&format!("{args} --no-repair")).exits(3);
     }
+}
+
+#[test]
+fn events_go_to_whoever_wants_them() {
+    let scene = Scene::new();
+    let bad = scene.sector_of_file(FILE.0);
+    let disk = scene.disk(512, &[bad]);
+    let (source, at) = (text(&disk.path()).to_owned(), |name| text(&scene.at(name)).to_owned());
+    let (clone, events) = (at("clone"), at("events"));
+    shell(&format!("$OURS -q --rescue --events 3 -O '{clone}' '{source}' 3>'{events}'")).ok();
+    let events = String::from_utf8(scene.read("events")).unwrap();
+    let place = |event: &str| events.find(event).unwrap_or_else(|| panic!("no {event} in\n{events}"));
+    let order = ["phase name=survey\n", "phase name=rescue\n", "rescue pass=", "phase name=mark\n"];
+    assert!(order.map(place).is_sorted(), "{events}");
+    place(&format!("lost pos={} len=512\n", bad * 512));
+    let last = events.lines().rfind(|line| line.starts_with("rescue ")).unwrap();
+    assert!(last.contains("pass=done ") && last.contains(" bad_areas=1 bad_bytes=512 "), "{last}");
+    let said = shell(&format!("$OURS --rescue --events 77 -O '{clone}' '{source}'")).exits(1);
+    said.says("cannot write events to descriptor 77");
+}
+
+#[test]
+fn free_space_is_read_if_it_is_wanted() {
+    let scene = Scene::new();
+    let editor = scene.editor();
+    // A free cluster with something in it, and one that cannot be read.
+    let volume = scene.read("volume");
+    let is_free = |cluster: &u64| !is_in_use(&scene, cluster * 8);
+    let free: Vec<_> = (0..editor.total_sectors / 8).filter(is_free).collect();
+    let (full, bad) = (free[free.len() / 2], free[free.len() / 3] * 8 + 3);
+    editor.write(full * 4096, b"left over from a file that was deleted");
+    let disk = scene.disk(512, &[bad]);
+    scene.ours(&format!("--whole --map map -o clone {}", text(&disk.path()))).ok();
+    let mut wanted = volume;
+    let at = full as usize * 4096;
+    wanted[at..at + 38].copy_from_slice(b"left over from a file that was deleted");
+    let at = bad as usize * 512;
+    wanted[at..at + 512].fill(b'?');
+    wanted[at..at + 10].copy_from_slice(b"BadSectoR\0");
+    assert_equal(&scene.read("clone"), &wanted, "the whole volume");
 }
