@@ -79,6 +79,11 @@ impl Meter {
         self.rescued_before.get_or_insert(rescued);
     }
 
+    /// Bytes of what is wanted that are finished.
+    pub fn rescued(&self) -> u64 {
+        self.rescued
+    }
+
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()

@@ -47,6 +47,9 @@ use source::TargetSource;
 /// Time between two looks for a disk that has gone away.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How often a disk may come back and go again without having given anything.
+const MAX_IN_VAIN: u32 = 3;
+
 /// Bad areas that are told one by one; the report has all of them.
 const MAX_TOLD: usize = 100;
 
@@ -123,7 +126,7 @@ pub(super) fn rescue_volume(
                 match begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer) {
                     Err(error) if error.is_of_gone_disk() => {
                         opened.close();
-                        let disk = come_back(job, &known, path, None, observer).ok_or(error)?;
+                        let disk = come_back(job, &known, path, None, None, observer).ok_or(error)?;
                         opened = Opened::new(disk, &ask);
                     }
                     other => break other?,
@@ -289,6 +292,7 @@ impl Driver<'_> {
     ) -> Result<Ending, RunError> {
         let total = domain.ranges().map(|range| range.len).sum();
         self.meter.begin(total, finished_in(domain, rescue.areas()));
+        let (mut rescued, mut nr_in_vain) = (self.meter.rescued(), 0);
         loop {
             let ending = pump(rescue, &self.opened, sink, &mut self.keeper, &mut self.meter, self.observer)
                 .inspect_err(|_| tell_what_is_left(self.job, self.target, self.observer))?;
@@ -296,8 +300,14 @@ impl Driver<'_> {
                 return Ok(ending);
             }
             self.opened.close();
-            let disk =
-                come_back(self.job, self.known, self.path, Some(self.facts.volume_serial), self.observer);
+            nr_in_vain = if self.meter.rescued() > rescued { 0 } else { nr_in_vain + 1 };
+            rescued = self.meter.rescued();
+            if nr_in_vain > MAX_IN_VAIN {
+                return Ok(ending);
+            }
+            let good = rescue.areas().first(State::Finished, ByteRange { pos: 0, len: u64::MAX });
+            let volume = Some(self.facts.volume_serial);
+            let disk = come_back(self.job, self.known, self.path, volume, good, self.observer);
             let Some(disk) = disk else { return Ok(ending) };
             self.opened = Opened::new(disk, self.ask);
             rescue.revive();
@@ -404,12 +414,14 @@ pub(super) fn write_domain_out(job: &Job, store: &dyn Store, plan: &Plan, len: u
 }
 
 /// Waits for a disk that has gone away, as long as was asked for.
-/// The volume's serial number is compared where it is known.
+/// The volume's serial number is compared where it is known. A disk may as well be there and not answer: it is back when
+/// a place that was `good` can be read, or else the boot sector.
 fn come_back(
     job: &Job,
     known: &Known,
     path: &Path,
     volume: Option<u64>,
+    good: Option<ByteRange>,
     observer: &dyn Observer,
 ) -> Option<Disk> {
     if job.how.reconnect.is_zero() {
@@ -426,6 +438,7 @@ fn come_back(
         if let Some(found) = known.find_again()
             && let Ok(disk) = Disk::open(&found)
             && disk.len() == known.size
+            && answers(&disk, good)
         {
             match volume_serial(&disk) {
                 Some(serial) if volume.is_some_and(|volume| volume != serial) => {
@@ -446,6 +459,13 @@ fn come_back(
         std::thread::sleep(LOOK_EVERY);
     }
     None
+}
+
+/// Can a place that was good, or else the boot sector, be read?
+fn answers(disk: &Disk, good: Option<ByteRange>) -> bool {
+    let mut sector = vec![0; disk.sector_size() as usize];
+    let pos = good.map_or(0, |good| good.pos.next_multiple_of(sector.len() as u64));
+    disk.read_at(pos, &mut sector).is_ok()
 }
 
 /// Tells of each stretch that could not be read and is marked, up to a number.
