@@ -5,7 +5,7 @@ use crate::tools::LIVES_S;
 
 /// The runs: pattern, which of the seeds, and which of [`LIVES_S`].
 pub const CHECKS: &[(&str, u64, usize)] =
-    &[("scattered", 0, 1), ("scratch", 1, 3), ("mixed", 2, 4), ("dead-head", 3, 3), ("metadata", 4, 1)];
+    &[("scattered", 0, 1), ("scratch", 1, 3), ("mixed", 2, 4), ("dead-head", 3, 3), ("metadata", 4, 3)];
 
 /// Part of the used sectors by which a computed number may be off: what is on its way when the disk dies, in a pipeline or in
 /// the system's reading ahead for ntfsclone.

@@ -60,7 +60,8 @@ pub fn footnote() -> String {
         "\nPercent of the sectors in use, bad ones among them; means over the seeds. Held after N s: by a disk that dies then.\n\
          Of ddrescue and of ours with a map it is what was read well by then, which is what their outputs hold (checked below);\n\
          outputs of ntfsclone, and of ours without a map, were compared at these times. '>': the disk died after {CUT_S} s,\n\
-         because reading each sector of a dead head takes days; then only the first seed runs for ever.\n"
+         because reading each sector of a dead head takes days; then only the first seed runs for ever.\n\
+         What ours reads to know what to copy is in its output once it knows: a disk that dies before leaves nothing of it.\n"
     )
 }
 

@@ -178,14 +178,9 @@ fn read_ahead(survey: &Survey<'_>, volume: &Volume<'_>) -> Result<(), RunError> 
     let read = |clusters: ClusterSet, passes: &[Pass]| {
         survey.read_ahead(clusters, geometry.cluster_size.into(), passes).map_err(Error::from)
     };
-    // A spot near these must not hide what is in use: they are worth some errors.
-    let mut worthy = ClusterSet::new(geometry.nr_clusters);
-    for pos in [mft_no::MFT, mft_no::BITMAP].into_iter().filter_map(|mft_no| volume.mft.record_pos(mft_no)) {
-        let unit = u64::from(geometry.cluster_size);
-        let end = (pos + volume.mft.record_size() as u64).div_ceil(unit);
-        worthy.insert_extent(Extent { lcn: Lcn(pos / unit), len: end - pos / unit });
-    }
-    read(worthy, &[Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: false }])?;
+    // By itself, because a bad spot near `$Bitmap`'s record must not hide it. If it cannot be read, that is told later.
+    let mut record = vec![0; volume.mft.record_size()];
+    let _unreadable = volume.mft.read(survey, mft_no::BITMAP, &mut record);
     // What is left of the records is read in its turn.
     read(volume.mft.clusters(), &[Pass::Forward(0)])?;
     // A bit that is not known means a cluster that is copied in vain, and a sector has thousands of them.
