@@ -64,6 +64,11 @@ impl<'a> Survey<'a> {
         self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has any read failed?
+    pub fn has_failed(&self) -> bool {
+        self.found().areas.damage().nr_areas > 0
+    }
+
     fn found(&self) -> MutexGuard<'_, Found> {
         // Whoever panicked ends the program anyway.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)

@@ -201,9 +201,14 @@ fn read_boot_sector(source: &dyn Source, pos: u64) -> Result<BootSector, Error> 
 
 /// The backup boot sector, if it is in the last sector of the source, and where.
 pub(crate) fn backup_boot_sector(source: &dyn Source) -> Option<(u64, BootSector)> {
-    [512, 4096, 1024, 2048].into_iter().find_map(|sector_size| {
+    for sector_size in [512, 4096, 1024, 2048] {
         let pos = source.len().checked_sub(sector_size)?;
-        let boot = read_boot_sector(source, pos).ok()?;
-        (boot.backup_pos() == Some(pos)).then_some((pos, boot))
-    })
+        match read_boot_sector(source, pos) {
+            Ok(boot) if boot.backup_pos() == Some(pos) => return Some((pos, boot)),
+            // What lies so near is lost as well, and each attempt may take seconds.
+            Err(Error::Read(_)) if sector_size == 512 => return None,
+            _ => {}
+        }
+    }
+    None
 }

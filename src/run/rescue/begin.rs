@@ -13,7 +13,7 @@ use crate::io::target::{Room, Target};
 use crate::io::{Loss, ReadError, Source};
 use crate::ntfs::first::{Patterns, first_clusters};
 use crate::ntfs::scan::scan;
-use crate::ntfs::volume::{any_boot_sector, backup_boot_sector};
+use crate::ntfs::volume::any_boot_sector;
 use crate::ntfs::{Error, Tolerance, Volume, mft_no};
 use crate::plan::Plan;
 use crate::rescue::Areas;
@@ -83,10 +83,14 @@ pub(super) fn begin(
         warn_of_sector_size(target, volume.info.sector_size, observer);
     }
     // Read for its place in the target, whether it is needed or not.
-    let _backup = backup_boot_sector(&survey);
+    let mut backup = vec![0; geometry.extra_len() as usize];
+    let _unreadable = survey.read_at(geometry.volume_size(), &mut backup);
     read_ahead(&survey, &volume)?;
     let usage = scan(&volume, tolerance, None, observer)?;
-    warn_of_shutdown(&volume, &usage, observer);
+    // Not worth an error of a disk that has made some.
+    if !survey.has_failed() {
+        warn_of_shutdown(&volume, &usage, observer);
+    }
     if observer.wants_stop() {
         return Err(Error::Stopped.into());
     }
