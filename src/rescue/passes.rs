@@ -225,7 +225,7 @@ impl<'d> Rescue<'d> {
         }
     }
 
-    /// A domain to read, with its passes for [`Rescue::plan`].
+    /// A domain to read; [`Rescue::add`] says how.
     pub fn add_domain(&mut self, domain: Domain<'d>) -> usize {
         self.domains.push(domain);
         self.domains.len() - 1
@@ -273,11 +273,6 @@ impl<'d> Rescue<'d> {
     /// So many reads have failed before.
     pub fn count_errors(&mut self, nr_errors: u64) {
         self.nr_errors += nr_errors;
-    }
-
-    /// What is known about each byte, to be changed from outside.
-    pub fn areas_mut(&mut self) -> &mut Areas {
-        &mut self.areas
     }
 
     /// This is metadata, of which each block counts.

@@ -299,7 +299,7 @@ fn another_disk_in_its_place_is_left_alone() {
 #[test]
 fn a_disk_that_goes_before_anything_was_read_gives_no_image() {
     let scene = Scene::new();
-    let (mut machine, mut control) = save_slowly(&scene, "");
+    let (mut machine, mut control) = save_slowly(&scene, "--reconnect 5");
     // The worker is about to start. It gets no further than to its first reads.
     machine.prints("read-only from here on");
     control.throttle(512);
