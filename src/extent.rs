@@ -224,8 +224,14 @@ impl ClusterSet {
 
     /// The next number at or behind `from` that is in the set (`value`) or is not; the bound where there is none.
     pub fn find(&self, from: u64, value: bool) -> u64 {
+        self.find_until(from, value, self.bound)
+    }
+
+    /// The same, looked for below `limit` only, which is returned where there is none. A search costs what it goes past.
+    pub fn find_until(&self, from: u64, value: bool, limit: u64) -> u64 {
+        let limit = limit.min(self.bound);
         let mut at = from;
-        while at < self.bound {
+        while at < limit {
             let (page_no, word_no, bit) = split(at);
             let page = self.pages.get(page_no).and_then(Option::as_ref);
             let Some(page) = page else {
@@ -238,17 +244,22 @@ impl ClusterSet {
             let word = page.get(word_no).copied().unwrap_or(0);
             let wanted = (if value { word } else { !word }) >> bit;
             if wanted != 0 {
-                return (at + u64::from(wanted.trailing_zeros())).min(self.bound);
+                return (at + u64::from(wanted.trailing_zeros())).min(limit);
             }
             at = (at / 64 + 1) * 64;
         }
-        self.bound
+        limit
     }
 
     /// The last number before `before` that is in the set (`value`) or is not; none where there is none.
     pub fn find_before(&self, before: u64, value: bool) -> Option<u64> {
+        self.find_down_to(before, value, 0)
+    }
+
+    /// The same, looked for from `limit` on only.
+    pub fn find_down_to(&self, before: u64, value: bool, limit: u64) -> Option<u64> {
         let mut end = before.min(self.bound);
-        while end > 0 {
+        while end > limit {
             let (page_no, word_no, bit) = split(end - 1);
             let Some(page) = self.pages.get(page_no).and_then(Option::as_ref) else {
                 if !value {
@@ -261,7 +272,7 @@ impl ClusterSet {
             // The bits above the one in question go off at the top.
             let wanted = (if value { word } else { !word }) << (63 - bit);
             if wanted != 0 {
-                return Some(end - 1 - u64::from(wanted.leading_zeros()));
+                return Some(end - 1 - u64::from(wanted.leading_zeros())).filter(|found| *found >= limit);
             }
             end = (end - 1) / 64 * 64;
         }
@@ -370,6 +381,18 @@ mod tests {
         assert_eq!(
             [100_000, 70_010, 67, 64, 1, 0].map(|before| found(before, false)),
             [Some(99_999), Some(69_999), Some(63), Some(63), None, None]
+        );
+        let until = |from, value, limit| set.find_until(from, value, limit);
+        assert_eq!(
+            [until(1, true, 64), until(1, true, 65), until(64, false, 66), until(64, false, 70)],
+            [64, 64, 66, 67]
+        );
+        assert_eq!([until(1, true, 50), until(80_000, true, u64::MAX)], [50, 100_000]);
+        let down = |before, value, limit| set.find_down_to(before, value, limit);
+        assert_eq!([down(64, true, 1), down(64, true, 0), down(67, false, 64)], [None, Some(0), None]);
+        assert_eq!(
+            [down(67, false, 63), down(70_000, true, 67), down(70_000, true, 66)],
+            [Some(63), None, Some(66)]
         );
     }
 

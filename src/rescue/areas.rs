@@ -69,23 +69,32 @@ impl Areas {
     /// The state at a byte, and where the stretch of that state ends: at `limit` at the latest.
     fn at(&self, pos: u64, limit: u64) -> Area {
         let until = |end: u64, state| Area { range: ByteRange { pos, len: end.min(limit) - pos }, state };
-        if let Some((start, (len, state))) = self.parts.range(..=pos).next_back()
-            && pos < start + len
-        {
-            return until(start + len, *state);
+        if let Some((start, len, state)) = self.part_at(pos) {
+            return until(start + len, state);
         }
         let next_part = self.parts.range(pos..).next().map_or(u64::MAX, |(start, _)| *start);
         let unit = pos / self.unit;
         let touched = self.touched.contains(unit);
-        let end = self.touched.find(unit, !touched).saturating_mul(self.unit);
+        let end =
+            self.touched.find_until(unit, !touched, limit.div_ceil(self.unit)).saturating_mul(self.unit);
         // Behind the last unit nothing was touched.
         let end = if end <= pos { u64::MAX } else { end };
         until(end.min(next_part), if touched { State::Finished } else { State::NonTried })
     }
 
+    /// What is listed of a byte: start and length of its stretch, and the state.
+    fn part_at(&self, pos: u64) -> Option<(u64, u64, State)> {
+        let (start, (len, state)) = self.parts.range(..=pos).next_back()?;
+        (pos < start + len).then_some((*start, *len, *state))
+    }
+
     /// The state of one byte.
     pub fn state(&self, pos: u64) -> State {
-        self.at(pos, u64::MAX).state
+        match self.part_at(pos) {
+            Some((_, _, state)) => state,
+            None if self.touched.contains(pos / self.unit) => State::Finished,
+            None => State::NonTried,
+        }
     }
 
     /// The stretches within a range, ascending and without gaps. Neighbours may have the same state.
@@ -152,7 +161,7 @@ impl Areas {
         let part_end = last_part.map_or(0, |(_, part_end, _)| part_end);
         let unit = (end - 1) / self.unit;
         let touched = self.touched.contains(unit);
-        let start = match self.touched.find_before(unit, !touched) {
+        let start = match self.touched.find_down_to(unit, !touched, limit / self.unit) {
             Some(other) => (other + 1) * self.unit,
             None => 0,
         };
@@ -176,11 +185,12 @@ impl Areas {
         damage
     }
 
-    /// The last stretch before a byte that was tried.
+    /// The last stretch before a byte that was tried; of a finished one only its end, which is all that a pass looks at.
     pub fn tried_before(&self, pos: u64) -> Option<Area> {
         let mut end = pos;
         while end > 0 {
-            let area = self.before(end, 0);
+            let is_finished = self.state(end - 1) == State::Finished;
+            let area = self.before(end, if is_finished { end - 1 } else { 0 });
             if area.state != State::NonTried {
                 return Some(area);
             }

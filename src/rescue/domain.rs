@@ -2,6 +2,10 @@
 
 use crate::extent::{ByteRange, ClusterSet};
 
+/// The longest stretch that is told at once, in bytes. To find its end costs what it is long, and it is asked for with
+/// each block that is read.
+const LONGEST: u64 = 64 << 20;
+
 /// The wanted bytes: a set of clusters, and a stretch behind the last of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Domain<'a> {
@@ -17,18 +21,19 @@ impl<'a> Domain<'a> {
         Domain { clusters, cluster_size, extra }
     }
 
-    /// The first stretch that ends behind byte `from`, cut to begin there at the earliest.
+    /// The first stretch that ends behind byte `from`, cut to begin there at the earliest. A long one comes in pieces.
     pub fn next(&self, from: u64) -> Option<ByteRange> {
         let start = self.clusters.find(from / self.cluster_size, true);
         if start < self.clusters.bound() {
             let pos = from.max(start * self.cluster_size);
-            return Some(ByteRange { pos, len: self.clusters.find(start, false) * self.cluster_size - pos });
+            let end = self.clusters.find_until(start, false, start + self.longest());
+            return Some(ByteRange { pos, len: end * self.cluster_size - pos });
         }
         let pos = from.max(self.extra.pos);
         (pos < self.extra.end()).then(|| ByteRange { pos, len: self.extra.end() - pos })
     }
 
-    /// The last stretch that begins before byte `before`, cut to end there at the latest.
+    /// The last stretch that begins before byte `before`, cut to end there at the latest. A long one comes in pieces.
     pub fn prev(&self, before: u64) -> Option<ByteRange> {
         if self.extra.pos < before.min(self.extra.end()) {
             return Some(ByteRange {
@@ -37,12 +42,25 @@ impl<'a> Domain<'a> {
             });
         }
         let last = self.clusters.find_before(before.div_ceil(self.cluster_size), true)?;
-        let start = self.clusters.find_before(last, false).map_or(0, |gap| gap + 1);
+        let limit = (last + 1).saturating_sub(self.longest());
+        let start = self.clusters.find_down_to(last, false, limit).map_or(limit, |gap| gap + 1);
         let (pos, end) = (start * self.cluster_size, before.min((last + 1) * self.cluster_size));
         Some(ByteRange { pos, len: end - pos })
     }
 
-    /// The whole stretch that holds a wanted byte.
+    /// Clusters of a piece.
+    fn longest(&self) -> u64 {
+        (LONGEST / self.cluster_size).max(1)
+    }
+
+    /// Does a stretch of clusters go on across this byte?
+    pub fn goes_on_at(&self, pos: u64) -> bool {
+        let cluster = pos / self.cluster_size;
+        self.clusters.contains(cluster)
+            && cluster.checked_sub(1).is_some_and(|last| self.clusters.contains(last))
+    }
+
+    /// The stretch that holds a wanted byte: all of it, or of a long one the pieces before and from there on.
     pub fn around(&self, pos: u64) -> ByteRange {
         let Some(behind) = self.next(pos) else { return ByteRange { pos, len: 0 } };
         let start =
@@ -95,5 +113,28 @@ mod tests {
         );
         let none = Domain::new(&clusters, 10, ByteRange { pos: 1000, len: 0 });
         assert_eq!((none.next(1000), none.prev(1000).map(as_pair)), (None, Some((980, 1000))));
+    }
+
+    #[test]
+    fn long_stretches_come_in_pieces() {
+        const CLUSTER: u64 = 4096;
+        let nr_clusters = LONGEST / CLUSTER * 5 / 2;
+        let mut clusters = ClusterSet::new(nr_clusters + 10);
+        clusters.insert_extent(Extent { lcn: Lcn(3), len: nr_clusters });
+        let domain = Domain::new(&clusters, CLUSTER, ByteRange { pos: 0, len: 0 });
+        let ranges: Vec<_> = domain.ranges().collect();
+        assert_eq!(ranges.len(), 3);
+        assert!(ranges.windows(2).all(|pair| pair[0].end() == pair[1].pos && domain.goes_on_at(pair[1].pos)));
+        let (pos, end) = (3 * CLUSTER, (3 + nr_clusters) * CLUSTER);
+        assert_eq!((ranges[0].pos, ranges[2].end()), (pos, end));
+        assert!(!domain.goes_on_at(pos) && !domain.goes_on_at(end) && !domain.goes_on_at(0));
+        let last = domain.prev(u64::MAX).unwrap();
+        assert_eq!((last.len, last.end()), (LONGEST, end));
+        let mut back = end;
+        while let Some(piece) = domain.prev(back) {
+            assert_eq!(piece.end(), back);
+            back = piece.pos;
+        }
+        assert_eq!(back, pos);
     }
 }

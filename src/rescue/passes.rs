@@ -500,16 +500,25 @@ impl<'d> Rescue<'d> {
         }
     }
 
-    /// The first stretch of a state in a domain, from byte `from` on.
+    /// The first stretch of a state in a domain, from byte `from` on. What was not tried yet may be long, and comes in the
+    /// domain's pieces.
     fn wanted(&self, domain: &Domain<'_>, state: State, from: u64) -> Option<ByteRange> {
         let mut at = from;
-        loop {
+        let mut found = loop {
             let range = domain.next(at)?;
             if let Some(found) = self.areas.first(state, range) {
-                return Some(found);
+                break found;
             }
             at = range.end();
+        };
+        while state != State::NonTried
+            && domain.goes_on_at(found.end())
+            && let Some(more) = domain.next(found.end()).and_then(|range| self.areas.first(state, range))
+            && more.pos == found.end()
+        {
+            found.len += more.len;
         }
+        Some(found)
     }
 
     /// The last stretch of a state in a domain that begins before byte `before`.
