@@ -1,7 +1,7 @@
-//! The kernel's block device ioctls, and memory that processes share: the one file with `unsafe` in it.
+//! The kernel's ioctls for block devices and ext4, and memory that processes share: the one file with `unsafe` in it.
 //!
 //! nix declares each request; the wrappers take an open file and give plain numbers. What they mean:
-//! `linux/fs.h` and `blkdev(7)`; for the memory `memfd_create(2)`.
+//! `linux/fs.h`, `linux/blkpg.h`, the kernel's `fs/ext4/ext4.h` and `blkdev(7)`; for the memory `memfd_create(2)`.
 
 use std::ffi::c_void;
 use std::fs::File;
@@ -14,6 +14,8 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use crate::extent::ByteRange;
+
 /// The generated functions take raw pointers; only the wrappers below call them.
 #[allow(unsafe_code, missing_docs, unreachable_pub)]
 mod ioctl {
@@ -22,6 +24,30 @@ mod ioctl {
     nix::ioctl_read_bad!(blkpbszget, nix::request_code_none!(0x12, 123), nix::libc::c_uint);
     nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), nix::libc::c_int);
     nix::ioctl_write_ptr_bad!(blkroset, nix::request_code_none!(0x12, 93), nix::libc::c_int);
+    nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
+    nix::ioctl_write_ptr_bad!(blkpg, nix::request_code_none!(0x12, 105), super::PartitionRequest);
+    nix::ioctl_write_ptr!(ext4_resize_fs, b'f', 16, u64);
+}
+
+/// `struct blkpg_ioctl_arg` of `linux/blkpg.h`.
+#[repr(C)]
+struct PartitionRequest {
+    operation: nix::libc::c_int,
+    flags: nix::libc::c_int,
+    /// Bytes of what `partition` points to.
+    len: nix::libc::c_int,
+    partition: *const PartitionRange,
+}
+
+/// `struct blkpg_partition` of `linux/blkpg.h`.
+#[repr(C)]
+struct PartitionRange {
+    /// Bytes.
+    start: nix::libc::c_longlong,
+    /// Bytes.
+    len: nix::libc::c_longlong,
+    number: nix::libc::c_int,
+    unused: [u8; 128],
 }
 
 /// Bytes of a block device (BLKGETSIZE64).
@@ -66,6 +92,54 @@ pub fn set_read_only(device: &File, read_only: bool) -> io::Result<()> {
     // SAFETY: the request reads one int through the pointer, which is to a live int.
     #[allow(unsafe_code)]
     unsafe { ioctl::blkroset(device.as_raw_fd(), &raw const read_only) }?;
+    Ok(())
+}
+
+/// Writes out and drops what the kernel has cached of this device, so that the next read is of the medium (BLKFLSBUF).
+pub fn drop_cache(device: &File) -> io::Result<()> {
+    // SAFETY: the request has no argument.
+    #[allow(unsafe_code)]
+    unsafe { ioctl::blkflsbuf(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Makes the kernel show this stretch of a whole disk as a partition (BLKPG). Nothing is read or written.
+pub fn add_partition(disk: &File, number: u32, range: ByteRange) -> io::Result<()> {
+    change_partition(disk, 1, number, range)
+}
+
+/// Tells the kernel the new length of a partition that it shows, which may be in use (BLKPG). Nothing is written.
+pub fn resize_partition(disk: &File, number: u32, range: ByteRange) -> io::Result<()> {
+    change_partition(disk, 3, number, range)
+}
+
+fn change_partition(
+    disk: &File,
+    operation: nix::libc::c_int,
+    number: u32,
+    range: ByteRange,
+) -> io::Result<()> {
+    let signed = |bytes: u64| i64::try_from(bytes).map_err(io::Error::other);
+    let partition = PartitionRange {
+        start: signed(range.pos)?,
+        len: signed(range.len)?,
+        number: i32::try_from(number).map_err(io::Error::other)?,
+        unused: [0; 128],
+    };
+    let len = size_of::<PartitionRange>() as nix::libc::c_int;
+    let request = PartitionRequest { operation, flags: 0, len, partition: &raw const partition };
+    // SAFETY: the request reads one structure through the pointer, and through the pointer in it a second one; both
+    // live until it returns.
+    #[allow(unsafe_code)]
+    unsafe { ioctl::blkpg(disk.as_raw_fd(), &raw const request) }?;
+    Ok(())
+}
+
+/// Makes a mounted ext4 file system as long as this; any file or folder on it will do (EXT4_IOC_RESIZE_FS).
+pub fn grow_ext4(on_it: &File, nr_blocks: u64) -> io::Result<()> {
+    // SAFETY: the request reads one u64 through the pointer, which is to a live u64.
+    #[allow(unsafe_code)]
+    unsafe { ioctl::ext4_resize_fs(on_it.as_raw_fd(), &raw const nr_blocks) }?;
     Ok(())
 }
 
