@@ -31,6 +31,7 @@ mod session;
 pub mod signals;
 pub mod spec;
 pub mod table;
+pub mod uevents;
 pub mod worker;
 
 /// The session's name, as its first argument.
