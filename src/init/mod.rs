@@ -23,6 +23,7 @@ pub mod config;
 pub mod drives;
 pub mod ending;
 pub mod find;
+mod grow;
 pub mod modules;
 pub mod mounts;
 mod pid1;

@@ -1,4 +1,4 @@
-//! Mounting: the kernel's own file systems at the start, the one that holds the image later.
+//! Mounting: the kernel's own file systems at the start, the stick's and the one that holds the image later.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,6 +8,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Where the file system that holds the image is mounted.
 pub const IMAGE_POINT: &str = "/mnt/image";
+
+/// Where the stick's data partition is mounted.
+pub const STICK_POINT: &str = "/mnt/stick";
+
+/// Where a partition of the stick is mounted while its configuration is read.
+pub const CONFIG_POINT: &str = "/mnt/config";
 
 /// Attempts to unmount what is still in use for a moment, and the pause between two.
 const UNMOUNT_ATTEMPTS: u32 = 20;
@@ -32,10 +38,15 @@ pub fn mount_basics() {
     }
 }
 
-/// Mounts the file system that holds the image.
-pub fn mount_image(device: &Path, kind: &str, writable: bool) -> Result<Mounted, MountError> {
+/// Mounts a file system at one of the points above.
+pub fn mount_at(
+    point: &'static str,
+    device: &Path,
+    kind: &str,
+    writable: bool,
+) -> Result<Mounted, MountError> {
     let failed = |cause| MountError { device: device.display().to_string(), kind: kind.to_owned(), cause };
-    std::fs::create_dir_all(IMAGE_POINT).map_err(failed)?;
+    std::fs::create_dir_all(point).map_err(failed)?;
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
     if !writable {
         flags |= MsFlags::MS_RDONLY;
@@ -46,8 +57,8 @@ pub fn mount_image(device: &Path, kind: &str, writable: bool) -> Result<Mounted,
         "ntfs3" | "exfat" => Some("iocharset=utf8"),
         _ => None,
     };
-    mount(Some(device), IMAGE_POINT, Some(kind), flags, data).map_err(|errno| failed(errno.into()))?;
-    Ok(Mounted { is_mounted: true })
+    mount(Some(device), point, Some(kind), flags, data).map_err(|errno| failed(errno.into()))?;
+    Ok(Mounted { point: Some(point) })
 }
 
 /// Why a file system could not be mounted.
@@ -62,31 +73,44 @@ pub struct MountError {
 /// A mounted file system; unmounted at the end.
 #[derive(Debug)]
 pub struct Mounted {
-    is_mounted: bool,
+    /// None once it is unmounted.
+    point: Option<&'static str>,
 }
 
 impl Mounted {
+    /// Where it is.
+    pub fn path(&self) -> &'static Path {
+        Path::new(self.point.unwrap_or_default())
+    }
+
     /// Unmounts, and says whether all that was written has reached the disk as far as that tells.
     pub fn unmount(mut self) -> Result<(), Errno> {
-        self.is_mounted = false;
-        unmount_image()
+        self.point.take().map_or(Ok(()), unmount)
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if std::mem::take(&mut self.is_mounted)
-            && let Err(errno) = unmount_image()
+        if let Some(point) = self.point.take()
+            && let Err(errno) = unmount(point)
         {
-            log::warn!("{IMAGE_POINT}: cannot be unmounted: {errno}");
+            log::warn!("{point}: cannot be unmounted: {errno}");
         }
     }
 }
 
-/// Unmounts the image's file system, if there is one.
-pub fn unmount_image() -> Result<(), Errno> {
+/// Unmounts what a session that died has left mounted.
+pub fn unmount_all() {
+    for point in [IMAGE_POINT, STICK_POINT, CONFIG_POINT] {
+        if let Err(errno) = unmount(point) {
+            log::warn!("{point}: cannot be unmounted: {errno}");
+        }
+    }
+}
+
+fn unmount(point: &str) -> Result<(), Errno> {
     for _ in 0..UNMOUNT_ATTEMPTS {
-        match umount2(IMAGE_POINT, MntFlags::empty()) {
+        match umount2(point, MntFlags::empty()) {
             // Not mounted, or never made.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
             Err(Errno::EBUSY) => std::thread::sleep(UNMOUNT_PAUSE),
@@ -94,5 +118,5 @@ pub fn unmount_image() -> Result<(), Errno> {
         }
     }
     // Whoever still uses it keeps it; it disappears with them.
-    umount2(IMAGE_POINT, MntFlags::MNT_DETACH)
+    umount2(point, MntFlags::MNT_DETACH)
 }

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::config::{Ending, Endings};
 use super::ending::{Outcome, exit_number};
-use super::mounts::{mount_basics, unmount_image};
+use super::mounts::{mount_basics, unmount_all};
 use super::signals::Signals;
 use super::worker::SELF;
 use super::{AFTER_CRASH, SESSION};
@@ -55,9 +55,7 @@ pub(super) fn live() -> ! {
 fn after_crash(ended: Result<(ExitStatus, bool), String>, signals: &Signals) -> Ending {
     end_processes();
     nix::unistd::sync();
-    if let Err(errno) = unmount_image() {
-        log::warn!("the image's file system cannot be unmounted: {errno}");
-    }
+    unmount_all();
     let mut outcome = match &ended {
         Ok((_, true)) => Outcome::failed("stopped by Ctrl-Alt-Del"),
         Ok((status, false)) => {
@@ -152,7 +150,7 @@ fn end_processes() {
 fn finish(how: RebootMode) -> ! {
     end_processes();
     nix::unistd::sync();
-    let _unmounted = unmount_image();
+    unmount_all();
     // The result line is the last one: the kernel's farewell is not to push it off the screen.
     let _chatty = std::fs::write("/proc/sys/kernel/printk", "0");
     let failed = reboot(how);

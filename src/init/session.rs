@@ -14,7 +14,7 @@ use super::drives::{Drive, Line, Watch};
 use super::ending::Outcome;
 use super::find::{Devices, NotOne, Pick, below, find, judge, kind_of_images};
 use super::modules::{Index, Modules};
-use super::mounts::{IMAGE_POINT, Mounted, mount_image};
+use super::mounts::{IMAGE_POINT, Mounted, mount_at};
 use super::signals::Signals;
 use super::worker;
 use crate::report::{Channel, console};
@@ -235,7 +235,7 @@ impl Session<'_> {
         if !self.modules.request(&format!("fs-{kind}")) {
             log::warn!("no kernel module for {kind}");
         }
-        let mounted: Mounted = match mount_image(&image.part.path(), kind, writable) {
+        let mounted: Mounted = match mount_at(IMAGE_POINT, &image.part.path(), kind, writable) {
             Ok(mounted) => mounted,
             Err(error) => return refused(&error),
         };
