@@ -24,6 +24,7 @@ pub mod drives;
 pub mod ending;
 pub mod find;
 mod grow;
+mod marks;
 pub mod modules;
 pub mod mounts;
 mod pid1;
@@ -31,7 +32,9 @@ pub mod probe;
 mod session;
 pub mod signals;
 pub mod spec;
+mod stick;
 pub mod table;
+mod tables;
 pub mod uevents;
 pub mod worker;
 
