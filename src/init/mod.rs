@@ -4,7 +4,7 @@
 //! kernel ─► pid1 ─► session ─► worker                          the ordinary command line, as a child
 //!                      │
 //!                      ├─ modules                              drivers, by modalias
-//!                      ├─ cmdline ─► config ─ spec             the job
+//!                      ├─ cmdline ─► config ─ spec, template   the job
 //!                      ├─ drives ─ table, probe ─► find        its devices, and whether it may touch them
 //!                      └─ mounts                               where the image lies
 //! ```
@@ -31,6 +31,7 @@ mod session;
 pub mod signals;
 pub mod spec;
 pub mod table;
+pub mod template;
 pub mod worker;
 
 /// The session's name, as its first argument.
@@ -83,7 +84,7 @@ impl Life {
         match self {
             Life::Init => pid1::live(),
             Life::Session => session::run().status().into(),
-            Life::AfterCrash => config::Endings::of(&session::boot_line()).then_failed.status().into(),
+            Life::AfterCrash => config::Endings::of(&session::boot_line(), &[]).then_failed.status().into(),
             Life::Modprobe { wanted } => {
                 let index = modules::Index::of_running_kernel();
                 let modules = modules::Modules::parse(&index);
