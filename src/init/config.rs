@@ -1,12 +1,19 @@
-//! The job on the kernel command line: `ntfsrescue.KEY=VALUE`, checked as a whole before anything runs.
+//! The job, from the kernel command line (`ntfsrescue.KEY=VALUE`) and from `ntfsrescue.conf` on the stick (lines
+//! `KEY = VALUE`), checked as a whole before anything runs.
+//!
+//! The command line wins, key by key. One that has an `action` is the job whole: of a file only what is no part of a
+//! job counts then.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use super::cmdline::{self, Text, text, words};
-use super::spec::{Confirm, DeviceSpec, Escaped, ImageSpec, SpecError};
+use super::spec::{Confirm, DeviceSpec, Escaped, ImageSpec, SpecError, Volumes};
 
-/// What our keys begin with.
+/// What our keys begin with on the command line.
 const PREFIX: &str = "ntfsrescue.";
 
 /// Seconds to wait for disks unless told otherwise.
@@ -15,11 +22,20 @@ const WAIT_DEFAULT: u64 = 30;
 /// Longest wait in seconds: a day.
 const WAIT_MAX: u64 = 86_400;
 
+/// Bytes of the largest file that is taken: room for a manual in comments.
+pub const MAX_FILE: u64 = 64 << 10;
+
+/// Consoles beside the screen: more serial ports than a machine has.
+const MAX_CONSOLES: usize = 4;
+
+/// Bytes of the longest run-id.
+const MAX_RUN_ID: usize = 64;
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)] // one of these in a process's life
 pub enum Request {
-    /// No key of ours at all.
+    /// No key of a job at all.
     Nothing,
     /// A shell, nothing else.
     Shell,
@@ -36,7 +52,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, clippy::large_enum_variant)]
 pub enum Task {
-    Save { source: DeviceSpec, target: ImageSpec },
+    Save { source: Volumes, target: ImageSpec },
     Restore { source: ImageSpec, target: DeviceSpec, confirm: Confirm },
     Clone { source: DeviceSpec, target: DeviceSpec, confirm: Confirm },
     Verify { source: ImageSpec },
@@ -67,13 +83,73 @@ impl Default for Endings {
     }
 }
 
-/// All that the command line says.
+/// A console beside the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// Its terminal, without `/dev/`.
+    pub name: heapless::String<16>,
+    /// Bits in a second; none where it is left as it is.
+    pub baud: Option<u32>,
+}
+
+/// The consoles that are printed on too.
+pub type Consoles = heapless::Vec<Console, MAX_CONSOLES>;
+
+/// All that the command line and the file say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What is to be done.
     pub request: Request,
     /// How long to wait for disks.
     pub wait: Duration,
+    /// What follows.
+    pub endings: Endings,
+    /// Where to print too.
+    pub consoles: Consoles,
+    /// Tells a job that is to be done again from the same one that was done.
+    pub run_id: Option<Text>,
+    /// PARTUUID of a partition of the stick that this was booted from; none after a boot from the network.
+    pub stick: Option<Text>,
+}
+
+/// A file that may hold a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfFile<'a> {
+    /// Its name for messages.
+    pub name: &'a str,
+    /// All of it, or of one that is too large the first [`MAX_FILE`] bytes and one more.
+    pub bytes: &'a [u8],
+}
+
+/// Reads a file for [`ConfFile`].
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where a key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the kernel command line.
+    Line,
+    /// In a file.
+    File {
+        /// Its name.
+        name: String,
+        /// Counted from 1; none for what is missing.
+        line: Option<usize>,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line => f.write_str("kernel command line"),
+            Place::File { name, line: Some(line) } => write!(f, "{name}, line {line}"),
+            Place::File { name, line: None } => f.write_str(name),
+        }
+    }
 }
 
 /// Why nothing runs.
@@ -82,14 +158,39 @@ pub enum ConfigError {
     /// Longer than any kernel passes on.
     #[error("the kernel command line has {0} bytes, wanted at most {max}", max = cmdline::MAX_LEN)]
     TooLong(usize),
-    /// A key of ours is wrong.
-    #[error("kernel command line: {PREFIX}{}: {fault}", Escaped(key))]
+    /// A file that cannot be a configuration.
+    #[error("{name}: {fault}")]
+    File {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        fault: FileFault,
+    },
+    /// Which is to be believed?
+    #[error("found a configuration in {0} and in {1}, wanted only one")]
+    TwoFiles(String, String),
+    /// A key is wrong.
+    #[error("{place}: {}{}: {fault}", if *.place == Place::Line { PREFIX } else { "" }, Escaped(key))]
     Key {
+        /// Where it is, or would have to be.
+        place: Place,
         /// The key, without the prefix.
         key: String,
         /// What is wrong with it.
         fault: Fault,
     },
+}
+
+/// What is wrong with a file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum FileFault {
+    #[error("has more than {MAX_FILE} bytes, wanted a text of at most so many")]
+    TooLarge,
+    #[error("line {0}: found bytes that are no UTF-8, wanted a text in UTF-8")]
+    NotText(usize),
+    #[error("found a text in UTF-16, wanted UTF-8: choose it when you save")]
+    Utf16,
 }
 
 /// What is wrong with a key.
@@ -100,7 +201,7 @@ pub enum Fault {
     Unknown,
     #[error("found twice, wanted once")]
     Twice,
-    #[error("has no value; wanted {PREFIX}KEY=VALUE")]
+    #[error("has no value; wanted KEY=VALUE")]
     NoValue,
     #[error("missing; action={0} needs it")]
     Missing(&'static str),
@@ -108,6 +209,16 @@ pub enum Fault {
     Senseless(&'static str, Vec<&'static str>),
     #[error("found \"{}\", wanted {wanted}", Escaped(found))]
     Value { found: String, wanted: &'static str },
+    #[error("is only for the boot menu, which says it on the kernel command line")]
+    OnlyOnLine,
+    #[error("has {0} bytes, wanted at most {max}", max = cmdline::MAX_LEN)]
+    Long(usize),
+    #[error("has a quote that is not closed; wanted it at both ends or at none")]
+    Quote,
+    #[error(
+        "has a # behind the value; wanted comments on lines of their own, and quotes round what holds a #"
+    )]
+    Comment,
     #[error(transparent)]
     Spec(#[from] SpecError),
 }
@@ -124,7 +235,7 @@ impl fmt::Display for Names<'_> {
 const ACTIONS: [&str; 5] = ["save", "restore", "clone", "verify", "shell"];
 
 /// Each key, and the actions with which it makes sense; the first ones of a job's own must be there.
-const KEYS: [(&str, &[&str]); 8] = [
+const KEYS: [(&str, &[&str]); 11] = [
     ("action", &ACTIONS),
     ("source", &["save", "restore", "clone", "verify"]),
     ("target", &["save", "restore", "clone"]),
@@ -133,190 +244,404 @@ const KEYS: [(&str, &[&str]); 8] = [
     ("then", &ACTIONS),
     ("then-failed", &ACTIONS),
     ("wait", &ACTIONS),
+    ("console", &ACTIONS),
+    ("run-id", &ACTIONS),
+    ("stick", &ACTIONS),
 ];
+
+/// What makes a job.
+const OF_A_JOB: [&str; 5] = ["action", "source", "target", "confirm", "options"];
 
 /// Keys that an action cannot do without, where they make sense.
 const NEEDED: [&str; 3] = ["source", "target", "confirm"];
 
-/// The values as they were found.
-type Values<'a> = heapless::Vec<(&'static str, &'a str), { KEYS.len() }>;
+/// A key as it was found.
+#[derive(Clone, Debug)]
+struct Entry<'a> {
+    key: &'static str,
+    value: &'a str,
+    place: Place,
+}
+
+/// At most one of each key.
+#[derive(Debug, Default)]
+struct Values<'a>(heapless::Vec<Entry<'a>, { KEYS.len() }>);
+
+impl<'a> Values<'a> {
+    fn entry(&self, key: &str) -> Option<&Entry<'a>> {
+        self.0.iter().find(|entry| entry.key == key)
+    }
+
+    fn value(&self, key: &str) -> Option<&'a str> {
+        self.entry(key).map(|entry| entry.value)
+    }
+
+    fn push(&mut self, key: &str, value: &'a str, place: Place) -> Result<(), ConfigError> {
+        let fault = |fault| ConfigError::Key { place: place.clone(), key: key.to_owned(), fault };
+        let known = KEYS.into_iter().find(|(name, _)| *name == key).ok_or_else(|| fault(Fault::Unknown))?;
+        if value.len() > cmdline::MAX_LEN {
+            return Err(fault(Fault::Long(value.len())));
+        }
+        let entry = Entry { key: known.0, value, place: place.clone() };
+        if self.entry(key).is_some() || self.0.push(entry).is_err() {
+            return Err(fault(Fault::Twice));
+        }
+        Ok(())
+    }
+
+    fn has_job(&self) -> bool {
+        self.0.iter().any(|entry| OF_A_JOB.contains(&entry.key))
+    }
+
+    /// A fault of a key, in its place; of one that is not there, where the job is.
+    fn fault(&self, key: &str, fault: Fault) -> ConfigError {
+        let job = || self.0.iter().find(|entry| OF_A_JOB.contains(&entry.key));
+        let place = match (self.entry(key), job()) {
+            (Some(entry), _) => entry.place.clone(),
+            (None, Some(Entry { place: Place::File { name, .. }, .. })) => {
+                Place::File { name: name.clone(), line: None }
+            }
+            (None, _) => Place::Line,
+        };
+        ConfigError::Key { place, key: key.to_owned(), fault }
+    }
+
+    fn wrong(&self, key: &str, found: &str, wanted: &'static str) -> ConfigError {
+        self.fault(key, Fault::Value { found: found.to_owned(), wanted })
+    }
+}
 
 impl Config {
-    /// Checks the whole command line.
-    pub fn parse(line: &str) -> Result<Config, ConfigError> {
+    /// Checks the whole command line and the files. Of those at most one may have any key.
+    pub fn parse(line: &str, files: &[ConfFile<'_>]) -> Result<Config, ConfigError> {
         if line.len() > cmdline::MAX_LEN {
             return Err(ConfigError::TooLong(line.len()));
         }
-        let values = collect(line)?;
-        let value = |key| values.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
-        let wait = value("wait").map_or(Ok(WAIT_DEFAULT), |found| {
+        let values = merge(of_line(line)?, of_files(files)?);
+        let request = request(&values)?;
+        let wait = values.value("wait").map_or(Ok(WAIT_DEFAULT), |found| {
             let wait = found.parse().ok().filter(|seconds| *seconds <= WAIT_MAX);
-            wait.ok_or_else(|| wrong("wait", found, "seconds, 0 to 86400"))
+            wait.ok_or_else(|| values.wrong("wait", found, "seconds, 0 to 86400"))
         })?;
-        for key in ["then", "then-failed"] {
-            value(key).map_or(Ok(()), |found| ending(key, found).map(|_| ()))?;
-        }
-        let request = match value("action") {
-            None if values.is_empty() => Request::Nothing,
-            None => return Err(fault("action", Fault::Missing("save (or restore, clone, verify, shell)"))),
-            Some(found) => {
-                let action = ACTIONS
-                    .into_iter()
-                    .find(|action| *action == found)
-                    .ok_or_else(|| wrong("action", found, "save, restore, clone, verify or shell"))?;
-                request(action, &values)?
+        let mut endings = Endings::default();
+        for (key, ending) in [("then", &mut endings.then), ("then-failed", &mut endings.then_failed)] {
+            if let Some(found) = values.value(key) {
+                *ending = parse_ending(found)
+                    .ok_or_else(|| values.wrong(key, found, "poweroff, reboot, halt or shell"))?;
             }
-        };
-        Ok(Config { request, wait: Duration::from_secs(wait) })
+        }
+        let consoles = values.value("console").map_or(Ok(Consoles::new()), |found| {
+            parse_consoles(found).ok_or_else(|| values.wrong("console", found, CONSOLE_FORMS))
+        })?;
+        let run_id = values.value("run-id").map(|found| {
+            let is_fine = !found.is_empty()
+                && found.len() <= MAX_RUN_ID
+                && !found.contains(|c: char| c.is_control() || c.is_whitespace());
+            let wanted = "1 to 64 bytes without blanks";
+            is_fine.then(|| text(found)).ok_or_else(|| values.wrong("run-id", found, wanted))
+        });
+        let stick = values.value("stick").map(|found| {
+            let is_fine = !found.is_empty() && found.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-');
+            let wanted = "the PARTUUID of one of the stick's partitions";
+            is_fine.then(|| text(found)).ok_or_else(|| values.wrong("stick", found, wanted))
+        });
+        Ok(Config {
+            request,
+            wait: Duration::from_secs(wait),
+            endings,
+            consoles,
+            run_id: run_id.transpose()?,
+            stick: stick.transpose()?,
+        })
     }
 }
 
 impl Endings {
-    /// What the command line says of them, whatever else is wrong with it; each has a default.
-    pub fn of(line: &str) -> Endings {
+    /// What the command line and the files say of them, whatever else is wrong there; each has a default.
+    pub fn of(line: &str, files: &[ConfFile<'_>]) -> Endings {
         let mut endings = Endings::default();
+        let mut take = |key: &str, value: &str| match key {
+            "then" => endings.then = parse_ending(value).unwrap_or(endings.then),
+            "then-failed" => endings.then_failed = parse_ending(value).unwrap_or(endings.then_failed),
+            _ => {}
+        };
+        for (_, entry) in files.iter().filter_map(|file| text_of(file).ok()).flat_map(lines) {
+            if let Ok((key, value)) = entry {
+                take(key, value);
+            }
+        }
+        // Last, so that it wins.
         for (key, value) in words(line) {
-            match (key.strip_prefix(PREFIX), value) {
-                (Some("then"), Some(value)) => endings.then = ending("then", value).unwrap_or(endings.then),
-                (Some("then-failed"), Some(value)) => {
-                    endings.then_failed = ending("then-failed", value).unwrap_or(endings.then_failed);
-                }
-                _ => {}
+            if let (Some(key), Some(value)) = (key.strip_prefix(PREFIX), value) {
+                take(key, value);
             }
         }
         endings
     }
 }
 
-/// Finds our keys, each at most once and with a value.
-fn collect(line: &str) -> Result<Values<'_>, ConfigError> {
-    let mut values = Values::new();
+/// The PARTUUID by which the boot menu names the stick, before anything else is known.
+pub fn stick_of(line: &str) -> Option<&str> {
+    words(line).find_map(|(key, value)| value.filter(|_| key.strip_prefix(PREFIX) == Some("stick")))
+}
+
+/// Does the command line ask for a shell, whatever a file says?
+pub fn wants_shell(line: &str) -> bool {
+    words(line).any(|(key, value)| key.strip_prefix(PREFIX) == Some("action") && value == Some("shell"))
+}
+
+/// Finds our keys on the command line, each at most once and with a value.
+fn of_line(line: &str) -> Result<Values<'_>, ConfigError> {
+    let mut values = Values::default();
     for (key, value) in words(line).filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value))) {
-        let known = KEYS.iter().find(|(name, _)| *name == key).ok_or_else(|| fault(key, Fault::Unknown))?;
-        let value = value.ok_or_else(|| fault(key, Fault::NoValue))?;
-        if values.iter().any(|(name, _)| *name == key) || values.push((known.0, value)).is_err() {
-            return Err(fault(key, Fault::Twice));
-        }
+        let is_known = KEYS.into_iter().any(|(name, _)| name == key);
+        let fault = if is_known { Fault::NoValue } else { Fault::Unknown };
+        let fault = || ConfigError::Key { place: Place::Line, key: key.to_owned(), fault };
+        values.push(key, value.ok_or_else(fault)?, Place::Line)?;
     }
     Ok(values)
 }
 
-fn request(action: &'static str, values: &Values<'_>) -> Result<Request, ConfigError> {
+/// The keys of the only file that has any.
+fn of_files<'a>(files: &[ConfFile<'a>]) -> Result<Values<'a>, ConfigError> {
+    let mut taken: Option<(&str, Values<'a>)> = None;
+    for file in files {
+        let values = of_file(file)?;
+        if values.0.is_empty() {
+            continue;
+        }
+        if let Some((other, _)) = taken {
+            return Err(ConfigError::TwoFiles(other.to_owned(), file.name.to_owned()));
+        }
+        taken = Some((file.name, values));
+    }
+    Ok(taken.map(|(_, values)| values).unwrap_or_default())
+}
+
+fn of_file<'a>(file: &ConfFile<'a>) -> Result<Values<'a>, ConfigError> {
+    let text = text_of(file).map_err(|fault| ConfigError::File { name: file.name.to_owned(), fault })?;
+    let mut values = Values::default();
+    for (line, entry) in lines(text) {
+        let place = || Place::File { name: file.name.to_owned(), line: Some(line) };
+        let (key, value) = entry.map_err(|(key, fault)| {
+            let is_known = KEYS.into_iter().any(|(name, _)| name == key);
+            let fault = if is_known { fault } else { Fault::Unknown };
+            ConfigError::Key { place: place(), key: key.to_owned(), fault }
+        })?;
+        if key == "stick" {
+            return Err(ConfigError::Key { place: place(), key: key.to_owned(), fault: Fault::OnlyOnLine });
+        }
+        values.push(key, value, place())?;
+    }
+    Ok(values)
+}
+
+/// A file's text, without the mark that some editors put before it.
+fn text_of<'a>(file: &ConfFile<'a>) -> Result<&'a str, FileFault> {
+    if file.bytes.len() as u64 > MAX_FILE {
+        return Err(FileFault::TooLarge);
+    }
+    if file.bytes.starts_with(b"\xff\xfe") || file.bytes.starts_with(b"\xfe\xff") {
+        return Err(FileFault::Utf16);
+    }
+    let text = std::str::from_utf8(file.bytes).map_err(|error| {
+        let before = file.bytes.iter().take(error.valid_up_to());
+        FileFault::NotText(before.filter(|byte| **byte == b'\n').count() + 1)
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// A key and its value, or the key and what is wrong behind it.
+type Parsed<'a> = Result<(&'a str, &'a str), (&'a str, Fault)>;
+
+/// The lines of a file that are neither blank nor comments, with their numbers.
+fn lines(text: &str) -> impl Iterator<Item = (usize, Parsed<'_>)> {
+    let numbered = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+    let used = numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    used.map(|(number, line)| (number, parse_line(line)))
+}
+
+fn parse_line(line: &str) -> Parsed<'_> {
+    let Some((key, value)) = line.split_once('=') else { return Err((line, Fault::NoValue)) };
+    let (key, value) = (key.trim_end(), value.trim_start());
+    if let Some(inner) = value.strip_prefix('"') {
+        return inner.strip_suffix('"').map(|inner| (key, inner)).ok_or((key, Fault::Quote));
+    }
+    let has_comment = value.match_indices('#').any(|(at, _)| {
+        value.get(..at).is_some_and(|before| before.is_empty() || before.ends_with(char::is_whitespace))
+    });
+    if has_comment { Err((key, Fault::Comment)) } else { Ok((key, value)) }
+}
+
+/// The command line wins.
+fn merge<'a>(line: Values<'a>, file: Values<'a>) -> Values<'a> {
+    let is_whole = line.entry("action").is_some();
+    let mut values = line;
+    for entry in file.0 {
+        let is_left_out = is_whole && OF_A_JOB.contains(&entry.key);
+        if !is_left_out && values.entry(entry.key).is_none() {
+            // There is room for one of each.
+            let _full = values.0.push(entry);
+        }
+    }
+    values
+}
+
+fn request(values: &Values<'_>) -> Result<Request, ConfigError> {
+    let action = match values.value("action") {
+        None if !values.has_job() => return Ok(Request::Nothing),
+        None => {
+            let missing = Fault::Missing("save (or restore, clone, verify, shell)");
+            return Err(values.fault("action", missing));
+        }
+        Some(found) => ACTIONS
+            .into_iter()
+            .find(|action| *action == found)
+            .ok_or_else(|| values.wrong("action", found, "save, restore, clone, verify or shell"))?,
+    };
     let senses = |key: &str| {
         let actions = KEYS.iter().find(|(name, _)| *name == key).map_or(&[] as &[_], |(_, actions)| actions);
         actions.contains(&action)
     };
-    if let Some((key, _)) = values.iter().find(|(key, _)| !senses(key)) {
+    if let Some(entry) = values.0.iter().find(|entry| !senses(entry.key)) {
         let allowed = KEYS.iter().map(|(name, _)| *name).filter(|name| senses(name)).collect();
         let with = match action {
             "save" => "action=save",
             "verify" => "action=verify",
             _ => "action=shell",
         };
-        return Err(fault(key, Fault::Senseless(with, allowed)));
+        return Err(values.fault(entry.key, Fault::Senseless(with, allowed)));
     }
-    let get = |key: &str| values.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
-    if let Some(key) = NEEDED.into_iter().find(|key| senses(key) && get(key).is_none()) {
-        return Err(fault(key, Fault::Missing(action)));
+    if let Some(key) = NEEDED.into_iter().find(|key| senses(key) && values.entry(key).is_none()) {
+        return Err(values.fault(key, Fault::Missing(action)));
     }
-    let value = |key: &str| get(key).unwrap_or_default();
-    let of = |key: &'static str| move |error: SpecError| fault(key, error.into());
-    let source = || DeviceSpec::source(value("source")).map_err(of("source"));
-    let image = |key| ImageSpec::parse(value(key)).map_err(of(key));
+    let value = |key: &str| values.value(key).unwrap_or_default();
+    let of = |key: &'static str| move |error: SpecError| values.fault(key, error.into());
+    let image = || ImageSpec::existing(value("source")).map_err(of("source"));
     let target = || DeviceSpec::target(value("target")).map_err(of("target"));
     let confirm = || Confirm::parse(value("confirm")).map_err(of("confirm"));
     let task = match action {
-        "save" => Task::Save { source: source()?, target: image("target")? },
-        "restore" => Task::Restore { source: image("source")?, target: target()?, confirm: confirm()? },
-        "clone" => Task::Clone { source: source()?, target: target()?, confirm: confirm()? },
-        "verify" => Task::Verify { source: image("source")? },
+        "save" => {
+            let source = Volumes::parse(value("source")).map_err(of("source"))?;
+            let target = ImageSpec::parse(value("target")).map_err(of("target"))?;
+            target.check_for(&source).map_err(of("target"))?;
+            Task::Save { source, target }
+        }
+        "restore" => Task::Restore { source: image()?, target: target()?, confirm: confirm()? },
+        "clone" => {
+            let source = DeviceSpec::source(value("source")).map_err(of("source"))?;
+            Task::Clone { source, target: target()?, confirm: confirm()? }
+        }
+        "verify" => Task::Verify { source: image()? },
         _ => return Ok(Request::Shell),
     };
     Ok(Request::Job { task, options: text(value("options")) })
 }
 
-fn ending(key: &'static str, value: &str) -> Result<Ending, ConfigError> {
+fn parse_ending(value: &str) -> Option<Ending> {
     match value {
-        "poweroff" => Ok(Ending::PowerOff),
-        "reboot" => Ok(Ending::Reboot),
-        "halt" => Ok(Ending::Halt),
-        "shell" => Ok(Ending::Shell),
-        _ => Err(wrong(key, value, "poweroff, reboot, halt or shell")),
+        "poweroff" => Some(Ending::PowerOff),
+        "reboot" => Some(Ending::Reboot),
+        "halt" => Some(Ending::Halt),
+        "shell" => Some(Ending::Shell),
+        _ => None,
     }
 }
 
-fn fault(key: &str, fault: Fault) -> ConfigError {
-    ConfigError::Key { key: key.to_owned(), fault }
+const CONSOLE_FORMS: &str =
+    "up to 4 of NAME or NAME,BAUD with blanks between them, such as \"ttyS0,115200 ttyUSB0\"";
+
+/// What serial ports can do, as far as anybody sets them so.
+const BAUDS: [u32; 11] = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600];
+
+/// `NAME` or `NAME,BAUD`, the latter also as the kernel's own `console=` has it, with `n8`.
+fn parse_consoles(value: &str) -> Option<Consoles> {
+    let mut consoles = Consoles::new();
+    for word in value.split_ascii_whitespace() {
+        let (name, baud) = word.split_once(',').map_or((word, None), |(name, baud)| (name, Some(baud)));
+        let is_terminal = ["tty", "hvc"].into_iter().any(|kind| {
+            name.strip_prefix(kind)
+                .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        });
+        let baud = baud.map(|baud| {
+            let baud = baud.strip_suffix("n8").unwrap_or(baud).parse().ok()?;
+            BAUDS.contains(&baud).then_some(baud)
+        });
+        let is_wrong = !is_terminal || baud == Some(None);
+        let console = Console { name: heapless::String::try_from(name).ok()?, baud: baud.flatten() };
+        let is_twice = consoles.iter().any(|other| other.name == console.name);
+        if is_wrong || is_twice || consoles.push(console).is_err() {
+            return None;
+        }
+    }
+    (!consoles.is_empty()).then_some(consoles)
 }
 
-fn wrong(key: &str, found: &str, wanted: &'static str) -> ConfigError {
-    fault(key, Fault::Value { found: found.to_owned(), wanted })
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Task::Save { source: Volumes::All, target } => {
+                write!(f, "save: every NTFS volume, to {target}")
+            }
+            Task::Save { source: Volumes::One(source), target } => {
+                write!(f, "save: {}, to {target}", InWords(source))
+            }
+            Task::Restore { source, target, confirm } => {
+                write!(
+                    f,
+                    "restore: {source}, to {}, which is overwritten if it is {confirm}",
+                    InWords(target)
+                )
+            }
+            Task::Clone { source, target, confirm } => {
+                let (source, target) = (InWords(source), InWords(target));
+                write!(f, "clone: {source}, to {target}, which is overwritten if it is {confirm}")
+            }
+            Task::Verify { source } => write!(f, "verify: {source}"),
+        }
+    }
+}
+
+/// A device in a sentence.
+struct InWords<'a>(&'a DeviceSpec);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            DeviceSpec::Auto => f.write_str("the only NTFS volume larger than 1 GiB"),
+            DeviceSpec::Serial(_, 0) => write!(f, "the whole disk {}", self.0),
+            other => other.fmt(f),
+        }
+    }
+}
+
+/// The job in one sentence.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.request {
+            Request::Nothing => return f.write_str("no job: no disk is touched"),
+            Request::Shell => return f.write_str("a shell: no disk is touched"),
+            Request::Job { task, options } => {
+                task.fmt(f)?;
+                if !options.trim().is_empty() {
+                    write!(f, "; with {}", Escaped(options.trim()))?;
+                }
+            }
+        }
+        write!(f, "; then {}, after a failure {}", self.endings.then, self.endings.then_failed)
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ending::PowerOff => "power off",
+            Ending::Reboot => "reboot",
+            Ending::Halt => "halt",
+            Ending::Shell => "a shell",
+        })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(line: &str) -> String {
-        Config::parse(line).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_save_needs_a_source_and_a_target() {
-        let line = "quiet ntfsrescue.action=save ntfsrescue.source=SERIAL=V:0 ntfsrescue.wait=5 \
-                    ntfsrescue.target=LABEL=R:/x.img ntfsrescue.options=\"-q  --strict\" ntfsrescue.then=reboot";
-        let config = Config::parse(line).unwrap();
-        let task = Task::Save {
-            source: DeviceSpec::Serial(text("V"), 0),
-            target: ImageSpec { device: DeviceSpec::Label(text("R")), path: text("/x.img") },
-        };
-        assert_eq!(config.request, Request::Job { task, options: text("-q  --strict") });
-        assert_eq!(config.wait, Duration::from_secs(5));
-        assert_eq!(Endings::of(line), Endings { then: Ending::Reboot, then_failed: Ending::Halt });
-    }
-
-    #[test]
-    fn nothing_is_not_an_error() {
-        assert_eq!(Config::parse("quiet ro").unwrap().request, Request::Nothing);
-        assert_eq!(Config::parse("ntfsrescue.action=shell").unwrap().request, Request::Shell);
-    }
-
-    #[test]
-    fn errors_name_the_key_its_place_and_what_is_allowed() {
-        assert!(error("ntfsrescue.traget=x").starts_with(
-            "kernel command line: ntfsrescue.traget: unknown key; keys are action, source, target, "
-        ));
-        assert_eq!(
-            error("ntfsrescue.action=eat"),
-            "kernel command line: ntfsrescue.action: found \"eat\", wanted save, restore, clone, verify or shell"
-        );
-        assert_eq!(
-            error("ntfsrescue.action=save ntfsrescue.source=auto"),
-            "kernel command line: ntfsrescue.target: missing; action=save needs it"
-        );
-        let restore = "ntfsrescue.action=restore ntfsrescue.source=LABEL=a:/b ntfsrescue.target=/dev/x";
-        assert!(error(restore).contains("ntfsrescue.confirm: missing"));
-        assert!(error("ntfsrescue.source=auto").contains("ntfsrescue.action: missing"));
-        assert!(
-            error("ntfsrescue.action=save ntfsrescue.confirm=x").contains("makes no sense with action=save")
-        );
-        assert!(error("ntfsrescue.action").contains("has no value"));
-        assert!(error("ntfsrescue.action=save ntfsrescue.action=save").contains("found twice"));
-        for wait in ["-1", "86401", "x", ""] {
-            let error = error(&format!("ntfsrescue.action=shell ntfsrescue.wait={wait}"));
-            assert!(error.contains(&format!("found \"{wait}\", wanted seconds, 0 to 86400")), "{error}");
-        }
-        assert!(error("ntfsrescue.action=shell ntfsrescue.then=stop").contains("wanted poweroff, reboot"));
-        assert!(
-            error("ntfsrescue.action=save ntfsrescue.source=all ntfsrescue.target=LABEL=a:/b")
-                .contains("all")
-        );
-        assert_eq!(error(&"x".repeat(5000)), "the kernel command line has 5000 bytes, wanted at most 4096");
-    }
-
-    #[test]
-    fn endings_survive_other_errors() {
-        let endings = Endings::of("ntfsrescue.nonsense ntfsrescue.then-failed=poweroff ntfsrescue.then=x");
-        assert_eq!(endings, Endings { then: Ending::PowerOff, then_failed: Ending::PowerOff });
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::probe::{Content, Found, Kind, probe};
 use super::spec::Escaped;
-use super::table::Table;
+use super::table::{PartType, Table};
 use crate::io::disk::Disk;
 use crate::io::{identity, sysfs};
 
@@ -31,6 +31,8 @@ pub struct Drive {
     pub serials: Vec<String>,
     /// The whole drive first, as number 0; then its partitions.
     pub parts: Vec<Part>,
+    /// Was this booted from it? See [`mark_stick`](super::find::mark_stick).
+    pub is_stick: bool,
 }
 
 /// A partition, or the whole drive.
@@ -48,8 +50,12 @@ pub struct Part {
     pub part_label: String,
     /// PARTUUID; empty where there is none, or not known yet.
     pub part_uuid: String,
+    /// What the partition table says that it is for; none where that is not known yet.
+    pub part_type: Option<PartType>,
     /// What lies on it.
     pub found: Found,
+    /// Who uses it, in words that follow its name: "is mounted on /mnt/image".
+    pub held: Option<String>,
 }
 
 impl Drive {
@@ -92,7 +98,7 @@ impl Part {
 /// What a drive's thread has found out.
 #[derive(Debug)]
 enum Answer {
-    PartUuid(String),
+    Entry(String, Option<PartType>),
     Found(Found),
 }
 
@@ -183,7 +189,10 @@ impl Watch {
             });
             let part = parts.find_map(|(_, drive)| drive.parts.iter_mut().find(|part| part.name == name));
             match (part, answer) {
-                (Some(part), Answer::PartUuid(uuid)) => part.part_uuid = uuid,
+                (Some(part), Answer::Entry(uuid, kind)) => {
+                    part.part_uuid = uuid;
+                    part.part_type = kind;
+                }
                 // A drive read before its partitions showed up is known for a divided one meanwhile.
                 (Some(part), Answer::Found(found)) if part.found == Found::Pending => part.found = found,
                 _ => {}
@@ -202,8 +211,10 @@ fn read_drive(drive: &Drive, tell: &dyn Fn(String, Answer)) {
     if drive.has_partitions() {
         let table = Disk::open(&Path::new("/dev").join(&drive.name)).ok().and_then(|disk| Table::read(&disk));
         for part in drive.parts.iter().filter(|part| part.number != 0) {
-            if let Some(uuid) = table.as_ref().and_then(|table| table.part_uuid(part.number, part.start)) {
-                tell(part.name.clone(), Answer::PartUuid(uuid));
+            let Some(table) = &table else { break };
+            if let Some(uuid) = table.part_uuid(part.number, part.start) {
+                let kind = table.entry(part.number, part.start).map(|entry| entry.kind);
+                tell(part.name.clone(), Answer::Entry(uuid, kind));
             }
         }
     }
@@ -231,12 +242,7 @@ fn list_drives() -> Vec<(Identity, Drive)> {
             let own_parts = parts.iter().filter(|part| dir.join(part).exists());
             let mut found: Vec<_> = own_parts.filter_map(|part| read_part(&sys.join(part), part)).collect();
             found.sort_by_key(|part| part.number);
-            let content = Content {
-                kind: Kind::Other("partition table"),
-                label: String::new(),
-                uuid: String::new(),
-                is_dirty: false,
-            };
+            let content = Content::other("partition table");
             let whole = Part {
                 name: name.clone(),
                 number: 0,
@@ -244,6 +250,8 @@ fn list_drives() -> Vec<(Identity, Drive)> {
                 size,
                 part_label: String::new(),
                 part_uuid: String::new(),
+                part_type: None,
+                held: None,
                 found: if found.is_empty() { Found::Pending } else { Found::Content(content) },
             };
             found.insert(0, whole);
@@ -253,6 +261,7 @@ fn list_drives() -> Vec<(Identity, Drive)> {
                 model: identity::model(&dir),
                 serials: identity::serials(&dir),
                 parts: found,
+                is_stick: false,
             };
             Some(((name, seq, size), drive))
         })
@@ -279,7 +288,9 @@ fn read_part(dir: &Path, name: &str) -> Option<Part> {
         size: sysfs::bytes(&dir.join("size"))?,
         part_label: part_label.unwrap_or_default().to_owned(),
         part_uuid: String::new(),
+        part_type: None,
         found: Found::Pending,
+        held: None,
     })
 }
 
@@ -366,8 +377,7 @@ mod tests {
 
     #[test]
     fn lists_escape_what_strangers_wrote() {
-        let content =
-            Content { kind: Kind::Ntfs, label: "a\x1b[2J".into(), uuid: "12".into(), is_dirty: false };
+        let content = Content::new(Kind::Ntfs, "a\x1b[2J".into(), "12".into());
         let part = Part {
             name: "vda1".into(),
             number: 1,
@@ -375,6 +385,8 @@ mod tests {
             size: 3 << 29,
             part_label: "p".into(),
             part_uuid: "u".into(),
+            part_type: None,
+            held: None,
             found: Found::Content(content),
         };
         let drive = Drive {
@@ -383,6 +395,7 @@ mod tests {
             model: "M".into(),
             serials: vec!["S".into(), "T".into()],
             parts: vec![part],
+            is_stick: false,
         };
         assert_eq!(Line(&drive, None).to_string(), "/dev/vda: 1.0 MiB, serial \"S\" or \"T\", model \"M\"");
         assert_eq!(

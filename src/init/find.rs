@@ -6,11 +6,17 @@ use std::fmt;
 use super::cmdline::Text;
 use super::config::Task;
 use super::drives::{Drive, Part};
-use super::probe::{Content, Found, Kind};
-use super::spec::{Confirm, DeviceSpec, Escaped, ImageSpec};
+use super::probe::{Content, Found, Kind, Left};
+use super::spec::{Confirm, DeviceSpec, Escaped, ImageSpec, Volumes};
+use super::table::PartType;
+use super::template::Names;
 
 /// `auto` takes no volume smaller than this: recovery and system volumes are.
 const AUTO_MIN: u64 = 1 << 30;
+
+/// Bytes at both ends of a disk that hold its partition table: those of a GPT with sectors of 4096 bytes, and fewer
+/// than lie before the first partition of an MBR.
+const TABLE_LEN: u64 = 24 << 10;
 
 /// A device that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +27,24 @@ pub struct Pick<'a> {
     pub part: &'a Part,
 }
 
-impl Pick<'_> {
-    /// Do the two share bytes?
+impl<'a> Pick<'a> {
+    /// What fills the places in the name of its image.
+    pub fn names(&self, date: &'a str) -> Names<'a> {
+        let content = self.part.content();
+        Names {
+            serial: self.drive.serial(),
+            part: self.part.number,
+            label: content.map_or("", |content| &content.label),
+            uuid: content.map_or("", |content| &content.uuid),
+            date,
+        }
+    }
+
+    /// Do the two share bytes? Partitions of a hostile table may.
     fn overlaps(&self, other: &Pick<'_>) -> bool {
-        let (a, b) = (self.part.number, other.part.number);
-        self.drive.name == other.drive.name && (a == b || a == 0 || b == 0)
+        let ends = |part: &Part| part.start.saturating_add(part.size);
+        let shares = self.part.start.max(other.part.start) < ends(self.part).min(ends(other.part));
+        self.drive.name == other.drive.name && (self.part.number == other.part.number || shares)
     }
 
     fn is_whole_drive(&self) -> bool {
@@ -34,12 +53,12 @@ impl Pick<'_> {
 }
 
 /// A job's devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Devices<'a> {
-    /// From a volume to a file system.
+    /// From volumes to a file system.
     Save {
-        /// The volume.
-        source: Pick<'a>,
+        /// The volumes, the smallest first: one, but for `all`.
+        sources: Vec<Pick<'a>>,
         /// What holds the image.
         image: Pick<'a>,
     },
@@ -66,23 +85,55 @@ pub enum Devices<'a> {
 
 impl<'a> Devices<'a> {
     /// The drives that they are on.
-    pub fn drives(&self) -> [&'a Drive; 2] {
+    pub fn drives(&self) -> Vec<&'a Drive> {
         match self {
-            Devices::Save { source, image } => [source.drive, image.drive],
-            Devices::Restore { image, target } => [image.drive, target.drive],
-            Devices::Clone { source, target } => [source.drive, target.drive],
-            Devices::Verify { image } => [image.drive, image.drive],
+            Devices::Save { sources, image } => {
+                sources.iter().chain([image]).map(|pick| pick.drive).collect()
+            }
+            Devices::Restore { image, target } => vec![image.drive, target.drive],
+            Devices::Clone { source, target } => vec![source.drive, target.drive],
+            Devices::Verify { image } => vec![image.drive],
         }
     }
 }
 
-/// A name that does not fit exactly one device.
+/// A name that does not fit exactly one device, or `all` where there is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {spec}: {}, wanted exactly one; the candidates are listed above", Matches(.matching))]
+#[error("{what} {spec}: {}, wanted {wanted}; the candidates are listed above", Matches(.matching))]
 pub struct NotOne {
     what: &'static str,
     spec: String,
     matching: Vec<String>,
+    wanted: &'static str,
+}
+
+/// Why it is not known which disk this was booted from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StickError {
+    /// It does not answer, or was unplugged.
+    #[error("the stick that this was booted from (PARTUUID {}) is not here, wanted it plugged in", Escaped(.0))]
+    Absent(String),
+    /// A copy of it is here too.
+    #[error("{} disks have the stick's PARTUUID {} ({}), wanted one: unplug the other", .1.len(), Escaped(.0), .1.join(", "))]
+    Several(String, Vec<String>),
+}
+
+/// Marks the drive with this partition as the one that this was booted from; without a PARTUUID there is none. Where
+/// there are several, each is marked.
+pub fn mark_stick(drives: &mut [Drive], part_uuid: Option<&str>) -> Result<(), StickError> {
+    let Some(wanted) = part_uuid else { return Ok(()) };
+    for drive in &mut *drives {
+        drive.is_stick = drive
+            .parts
+            .iter()
+            .any(|part| !part.part_uuid.is_empty() && part.part_uuid.eq_ignore_ascii_case(wanted));
+    }
+    let names = drives.iter().filter(|drive| drive.is_stick).map(|drive| format!("/dev/{}", drive.name));
+    match names.collect::<Vec<_>>() {
+        names if names.is_empty() => Err(StickError::Absent(wanted.to_owned())),
+        names if names.len() == 1 => Ok(()),
+        names => Err(StickError::Several(wanted.to_owned(), names)),
+    }
 }
 
 struct Matches<'a>(&'a [String]);
@@ -96,18 +147,31 @@ impl fmt::Display for Matches<'_> {
     }
 }
 
-/// Finds a job's devices.
+/// Finds a job's devices. Where there is a stick, it was [marked](mark_stick) before.
 pub fn find<'a>(task: &Task, drives: &'a [Drive]) -> Result<Devices<'a>, NotOne> {
     let image = |what, spec: &ImageSpec| pick(what, &spec.device, drives, |_| true);
     let target = |spec| pick("target", spec, drives, |_| true);
-    // What the target holds must be known before `auto` looks elsewhere.
+    // What holds the target must be known before `auto` and `all` look elsewhere.
+    let is_elsewhere =
+        |pick: &Pick<'a>, other: &Pick<'a>| pick.drive.name != other.drive.name && !pick.drive.is_stick;
     let source = |spec, other: Pick<'a>| {
-        pick("source", spec, drives, |pick| *spec != DeviceSpec::Auto || pick.drive.name != other.drive.name)
+        pick("source", spec, drives, |pick| *spec != DeviceSpec::Auto || is_elsewhere(pick, &other))
     };
     match task {
-        Task::Save { source: from, target: to } => {
+        Task::Save { source: Volumes::One(from), target: to } => {
             let image = image("target", to)?;
-            Ok(Devices::Save { source: source(from, image)?, image })
+            Ok(Devices::Save { sources: vec![source(from, image)?], image })
+        }
+        Task::Save { source: Volumes::All, target: to } => {
+            let image = image("target", to)?;
+            let is_wanted = |pick: &Pick<'a>| pick.part.is_ntfs() && is_elsewhere(pick, &image);
+            let mut sources: Vec<_> = picks(drives).filter(is_wanted).collect();
+            if sources.is_empty() {
+                let wanted = "at least one NTFS volume on another disk than the target's";
+                return Err(NotOne { what: "source", spec: "all".to_owned(), matching: Vec::new(), wanted });
+            }
+            sources.sort_by(|a, b| (a.part.size, &a.part.name).cmp(&(b.part.size, &b.part.name)));
+            Ok(Devices::Save { sources, image })
         }
         Task::Clone { source: from, target: to, .. } => {
             let target = target(to)?;
@@ -120,6 +184,11 @@ pub fn find<'a>(task: &Task, drives: &'a [Drive]) -> Result<Devices<'a>, NotOne>
     }
 }
 
+/// Every drive and partition.
+fn picks<'a>(drives: &'a [Drive]) -> impl Iterator<Item = Pick<'a>> {
+    drives.iter().flat_map(|drive| drive.parts.iter().map(move |part| Pick { drive, part }))
+}
+
 /// The only device that fits.
 fn pick<'a>(
     what: &'static str,
@@ -127,13 +196,12 @@ fn pick<'a>(
     drives: &'a [Drive],
     allowed: impl Fn(&Pick<'a>) -> bool,
 ) -> Result<Pick<'a>, NotOne> {
-    let all = drives.iter().flat_map(|drive| drive.parts.iter().map(move |part| Pick { drive, part }));
-    let matching: Vec<_> = all.filter(|pick| fits(spec, pick) && allowed(pick)).collect();
+    let matching: Vec<_> = picks(drives).filter(|pick| fits(spec, pick) && allowed(pick)).collect();
     match matching.as_slice() {
         [one] => Ok(*one),
         _ => {
             let matching = matching.iter().map(|pick| format!("/dev/{}", pick.part.name)).collect();
-            Err(NotOne { what, spec: spec.to_string(), matching })
+            Err(NotOne { what, spec: spec.to_string(), matching, wanted: "exactly one" })
         }
     }
 }
@@ -149,6 +217,9 @@ fn fits(spec: &DeviceSpec, pick: &Pick<'_>) -> bool {
         DeviceSpec::PartLabel(label) => part.part_label == label.as_str(),
         DeviceSpec::Serial(serial, number) => part.number == *number && drive.has_serial(serial),
         DeviceSpec::Model(model, number) => part.number == *number && fits_model(model, drive),
+        DeviceSpec::Range(serial, range) => {
+            drive.has_serial(serial) && (part.start, part.size) == (range.pos, range.len)
+        }
         DeviceSpec::Auto => part.is_ntfs() && part.size > AUTO_MIN,
     }
 }
@@ -178,11 +249,38 @@ pub enum Refusal {
         /// What is there.
         found: &'static str,
     },
-    /// NTFS that was not unmounted.
+    /// NTFS that was not left in order.
+    #[error("/dev/{name}: the NTFS file system is not mounted for writing: {why}")]
+    NotLeft {
+        /// The device's name.
+        name: String,
+        /// How it was left, and what to do about it.
+        why: &'static str,
+    },
+    /// What would be overwritten is what all this was booted from.
+    #[error("target /dev/{0} is on the stick that this was booted from, which is never overwritten")]
+    OnStick(String),
+    /// A part of the stick that is there for booting.
     #[error(
-        "/dev/{0}: the NTFS file system is marked dirty and is not mounted for writing; run 'chkdsk /f' on Windows"
+        "target /dev/{0} is a part of the stick that images are not written to, wanted its data partition"
     )]
-    Dirty(String),
+    NotForImages(String),
+    /// It is in use.
+    #[error("target /dev/{target} cannot be overwritten: /dev/{name} {how}")]
+    Held {
+        /// The target's name.
+        target: String,
+        /// The target, or a part of it.
+        name: String,
+        /// Who uses it.
+        how: String,
+    },
+    /// A stretch of a disk where its partition table lies.
+    #[error("target /dev/{0} holds the disk's partition table, wanted a stretch behind it or the whole disk")]
+    HoldsTable(String),
+    /// Two volumes whose images would get the same name.
+    #[error("/dev/{0} and /dev/{1} would be saved to the same file {2}, wanted a name for each")]
+    SameName(String, String, String),
     /// `confirm` names nothing, too much or something else.
     #[error("confirm does not name the target /dev/{target}: {why}; nothing was written")]
     NotConfirmed {
@@ -196,30 +294,30 @@ pub enum Refusal {
 /// Judges a job whose devices were found.
 pub fn judge(task: &Task, devices: &Devices<'_>, drives: &[Drive]) -> Result<(), Refusal> {
     match (devices, task) {
-        (Devices::Save { source, image }, _) => {
-            apart(source, image)?;
-            kind_of_images(image)?;
-            match image.part.content() {
-                Some(Content { kind: Kind::Ntfs, is_dirty: true, .. }) => {
-                    Err(Refusal::Dirty(image.part.name.clone()))
-                }
-                _ => Ok(()),
-            }
+        (Devices::Save { sources, image }, Task::Save { target, .. }) => {
+            sources.iter().try_for_each(|source| apart(source, image))?;
+            takes_images(image)?;
+            distinct(sources, target)
         }
         (Devices::Restore { image, target }, Task::Restore { confirm, .. }) => {
             apart(image, target)?;
             kind_of_images(image)?;
+            may_be_erased(target)?;
             confirmed(confirm, target, drives)
         }
         (Devices::Clone { source, target }, Task::Clone { confirm, .. }) => {
             apart(source, target)?;
+            may_be_erased(target)?;
             confirmed(confirm, target, drives)
         }
         (Devices::Verify { image }, _) => kind_of_images(image).map(|_| ()),
         // Devices are found for a task of their own kind.
-        (Devices::Restore { target, .. } | Devices::Clone { target, .. }, _) => {
-            Err(Refusal::NotConfirmed { target: target.part.name.clone(), why: "there is none".to_owned() })
-        }
+        (
+            Devices::Save { image: target, .. }
+            | Devices::Restore { target, .. }
+            | Devices::Clone { target, .. },
+            _,
+        ) => Err(Refusal::NotConfirmed { target: target.part.name.clone(), why: "there is none".to_owned() }),
     }
 }
 
@@ -227,6 +325,64 @@ fn apart(source: &Pick<'_>, target: &Pick<'_>) -> Result<(), Refusal> {
     if source.overlaps(target) {
         let (origin, target) = (source.part.name.clone(), target.part.name.clone());
         return Err(Refusal::Overlap { origin, target });
+    }
+    Ok(())
+}
+
+/// May a restore or clone overwrite this, whatever the user confirmed?
+fn may_be_erased(target: &Pick<'_>) -> Result<(), Refusal> {
+    let name = || target.part.name.clone();
+    if target.drive.is_stick {
+        return Err(Refusal::OnStick(name()));
+    }
+    let shared = target.drive.parts.iter().filter(|part| {
+        target.part.number == part.number || part.number != 0 && target.overlaps(&Pick { part, ..*target })
+    });
+    if let Some((part, how)) = shared.into_iter().find_map(|part| Some((part, part.held.as_ref()?))) {
+        return Err(Refusal::Held { target: name(), name: part.name.clone(), how: how.clone() });
+    }
+    let (start, end) = (target.part.start, target.part.start.saturating_add(target.part.size));
+    let holds_table = start < TABLE_LEN || end > target.drive.size.saturating_sub(TABLE_LEN);
+    if holds_table && !target.is_whole_drive() && target.part.part_uuid.is_empty() {
+        return Err(Refusal::HoldsTable(name()));
+    }
+    Ok(())
+}
+
+/// May images be written to this file system?
+fn takes_images(image: &Pick<'_>) -> Result<(), Refusal> {
+    if image.drive.is_stick && !image.part.part_type.is_some_and(PartType::is_data) {
+        return Err(Refusal::NotForImages(image.part.name.clone()));
+    }
+    kind_of_images(image)?;
+    let why = match image.part.content() {
+        Some(Content { kind: Kind::Ntfs, left: Some(left), .. }) => match left {
+            Left::InOrder => return Ok(()),
+            Left::Dirty => "it is marked for a check; run 'chkdsk /f' on Windows",
+            Left::Asleep => {
+                "Windows is hibernated on it, by itself or by fast startup; start it and run 'shutdown /s /f /t 0'"
+            }
+            Left::Open => {
+                "its log holds changes that are not in place, as after fast startup or a pulled plug; start Windows \
+                 and eject it, or run 'shutdown /s /f /t 0'"
+            }
+        },
+        Some(Content { kind: Kind::Ntfs, left: None, .. }) => "it is too damaged to tell how it was left",
+        _ => return Ok(()),
+    };
+    Err(Refusal::NotLeft { name: image.part.name.clone(), why })
+}
+
+/// Has each volume's image a name of its own? Some file systems do not tell small letters from large ones.
+fn distinct(sources: &[Pick<'_>], target: &ImageSpec) -> Result<(), Refusal> {
+    let named: Vec<_> =
+        sources.iter().map(|pick| (pick, target.path.fill(&pick.names("")).unwrap_or_default())).collect();
+    for (at, (pick, path)) in named.iter().enumerate() {
+        let mut others = named.iter().skip(at + 1);
+        if let Some((other, _)) = others.find(|(_, other)| other.eq_ignore_ascii_case(path)) {
+            let (a, b) = (pick.part.name.clone(), other.part.name.clone());
+            return Err(Refusal::SameName(a, b, Escaped(path).to_string()));
+        }
     }
     Ok(())
 }
@@ -315,12 +471,12 @@ fn named<'a>(item: &str, drives: &'a [Drive]) -> Vec<(bool, &'a Drive, Option<u3
     by_serial.chain(by_uuid).collect()
 }
 
-/// The path of an image below the place where its file system is mounted.
-pub fn below(mount_point: &str, image: &ImageSpec) -> Option<Text> {
-    let mut path = Text::new();
-    path.push_str(mount_point).ok()?;
-    path.push_str(&image.path).ok()?;
-    Some(path)
+/// A path on a file system, below the place where that is mounted.
+pub fn below(mount_point: &str, path: &str) -> Option<Text> {
+    let mut whole = Text::new();
+    whole.push_str(mount_point).ok()?;
+    whole.push_str(path).ok()?;
+    Some(whole)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! kernel ─► pid1 ─► session ─► worker                          the ordinary command line, as a child
 //!                      │
 //!                      ├─ modules                              drivers, by modalias
-//!                      ├─ cmdline ─► config ─ spec             the job
+//!                      ├─ cmdline ─► config ─ spec, template   the job
 //!                      ├─ drives ─ table, probe ─► find        its devices, and whether it may touch them
 //!                      └─ mounts                               where the image lies
 //! ```
@@ -23,18 +23,22 @@ pub mod config;
 pub mod drives;
 pub mod ending;
 pub mod find;
+mod erase;
 mod grow;
 mod marks;
 pub mod modules;
 pub mod mounts;
 mod pid1;
 pub mod probe;
+mod record;
+mod save;
 mod session;
 pub mod signals;
 pub mod spec;
 mod stick;
 pub mod table;
 mod tables;
+pub mod template;
 pub mod uevents;
 pub mod worker;
 
@@ -88,7 +92,7 @@ impl Life {
         match self {
             Life::Init => pid1::live(),
             Life::Session => session::run().status().into(),
-            Life::AfterCrash => config::Endings::of(&session::boot_line()).then_failed.status().into(),
+            Life::AfterCrash => config::Endings::of(&session::boot_line(), &[]).then_failed.status().into(),
             Life::Modprobe { wanted } => {
                 let index = modules::Index::of_running_kernel();
                 let modules = modules::Modules::parse(&index);

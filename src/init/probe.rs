@@ -70,16 +70,42 @@ pub struct Content {
     pub label: String,
     /// As blkid prints it; empty where there is none.
     pub uuid: String,
-    /// NTFS: was it not unmounted, or cannot that be told?
-    pub is_dirty: bool,
+    /// NTFS: how it was left; none where that cannot be told, and for all others.
+    pub left: Option<Left>,
+    /// By what it was told.
+    pub told_by: ToldBy,
+}
+
+/// How an NTFS volume was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Unmounted.
+    InOrder,
+    /// Marked for a check.
+    Dirty,
+    /// With Windows asleep on it: hibernated, also by fast startup.
+    Asleep,
+    /// With changes in its log that are not in place.
+    Open,
+}
+
+/// By what a content was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToldBy {
+    /// Its own beginning.
+    Itself,
+    /// The backup of its boot sector.
+    Backup,
+    /// The type of its partition, in which no boot sector can be read.
+    PartType,
 }
 
 impl Content {
-    fn new(kind: Kind, label: String, uuid: String) -> Content {
-        Content { kind, label, uuid, is_dirty: false }
+    pub(super) fn new(kind: Kind, label: String, uuid: String) -> Content {
+        Content { kind, label, uuid, left: None, told_by: ToldBy::Itself }
     }
 
-    fn other(name: &'static str) -> Content {
+    pub(super) fn other(name: &'static str) -> Content {
         Content::new(Kind::Other(name), String::new(), String::new())
     }
 }
@@ -177,12 +203,13 @@ fn probe_ntfs(source: &dyn Source) -> Option<Content> {
     if let Ok(volume) = Volume::open(source, Tolerance::RESCUE, &Unheard) {
         let info = volume.info;
         let content = Content::new(Kind::Ntfs, info.label.as_str().to_owned(), uuid(info.serial));
-        return Some(Content { is_dirty: info.is_dirty || info.version.is_none(), ..content });
+        let left = info.version.map(|_| if info.is_dirty { Left::Dirty } else { Left::InOrder });
+        return Some(Content { left, ..content });
     }
     let mut bytes = [0; BOOT_SECTOR_LEN];
     let first = source.read_at(0, &mut bytes).ok().and_then(|()| BootSector::parse(&bytes).ok());
     let boot = first.or_else(|| backup_boot_sector(source).map(|(_, boot)| boot))?;
-    Some(Content { is_dirty: true, ..Content::new(Kind::Ntfs, String::new(), uuid(boot.serial)) })
+    Some(Content::new(Kind::Ntfs, String::new(), uuid(boot.serial)))
 }
 
 /// Nobody is told what is odd about a disk that is only being looked at.

@@ -52,7 +52,7 @@ pub(super) fn run() -> Ending {
 
     let line = boot_line();
     let session = Session { signals, modules };
-    let (outcome, ending) = match Config::parse(&line) {
+    let (outcome, ending) = match Config::parse(&line, &[]) {
         Err(error) => (refused(&error), None),
         Ok(Config { request: Request::Nothing, .. }) => {
             session.list_after_a_while();
@@ -61,12 +61,12 @@ pub(super) fn run() -> Ending {
         Ok(Config { request: Request::Shell, .. }) => {
             (Outcome::ok("a shell, as asked; no disk was touched"), Some(Ending::Shell))
         }
-        Ok(Config { request: Request::Job { task, options }, wait }) => {
+        Ok(Config { request: Request::Job { task, options }, wait, .. }) => {
             (session.job(&task, &options, wait), None)
         }
     };
     console(format_args!("{outcome}"));
-    ending.unwrap_or_else(|| outcome.ending(Endings::of(&line)))
+    ending.unwrap_or_else(|| outcome.ending(Endings::of(&line, &[])))
 }
 
 /// Tells why nothing runs, and makes it the result.
@@ -182,14 +182,20 @@ impl Session<'_> {
         unchanged: &dyn Fn() -> bool,
     ) -> Outcome {
         let done = match (task, devices) {
-            (Task::Save { target, .. }, Devices::Save { source, image }) => {
-                protect(source);
-                let work =
-                    format!("save of /dev/{} to /dev/{}:{}", source.part.name, image.part.name, target.path);
-                self.with_image(image, true, &work, || {
-                    let to = below(IMAGE_POINT, target).ok_or("the target's path is too long")?;
-                    Ok(self.work(task, &dev(source), &to, options, &work, unchanged))
-                })
+            (Task::Save { target, .. }, Devices::Save { sources, image }) => {
+                let mut outcome = Outcome::failed("there is nothing to save");
+                for source in sources {
+                    protect(source);
+                    let names = source.names("");
+                    let path = target.path.fill(&names).unwrap_or_default();
+                    let work =
+                        format!("save of /dev/{} to /dev/{}:{path}", source.part.name, image.part.name);
+                    outcome = self.with_image(image, true, &work, || {
+                        let to = below(IMAGE_POINT, &path).ok_or("the target's path is too long")?;
+                        Ok(self.work(task, &dev(source), &to, options, &work, unchanged))
+                    });
+                }
+                outcome
             }
             (Task::Restore { source, .. }, Devices::Restore { image, target }) => {
                 let work = format!(
@@ -197,14 +203,16 @@ impl Session<'_> {
                     image.part.name, source.path, target.part.name
                 );
                 self.with_image(image, false, &work, || {
-                    let from = below(IMAGE_POINT, source).ok_or("the source's path is too long")?;
+                    let from =
+                        below(IMAGE_POINT, source.path.as_str()).ok_or("the source's path is too long")?;
                     Ok(self.work(task, &from, &dev(target), options, &work, unchanged))
                 })
             }
             (Task::Verify { source }, Devices::Verify { image }) => {
                 let work = format!("check of /dev/{}:{}", image.part.name, source.path);
                 self.with_image(image, false, &work, || {
-                    let from = below(IMAGE_POINT, source).ok_or("the source's path is too long")?;
+                    let from =
+                        below(IMAGE_POINT, source.path.as_str()).ok_or("the source's path is too long")?;
                     Ok(self.work(task, &from, "", options, &work, unchanged))
                 })
             }

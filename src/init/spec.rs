@@ -4,6 +4,9 @@
 use std::fmt;
 
 use super::cmdline::{Text, text};
+use super::template::{Field, Template, UnknownPlace};
+use crate::extent::ByteRange;
+use crate::io::sysfs::SECTOR;
 
 /// One block device: a volume, or a whole disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +25,20 @@ pub enum DeviceSpec {
     Serial(Text, u32),
     /// `MODEL=<glob>:<partition number>`
     Model(Text, u32),
-    /// `auto`: the only NTFS volume larger than 1 GiB on a disk that does not hold the target.
+    /// `SERIAL=<serial>@<byte>+<length>`: a stretch of the disk that no partition needs to name.
+    Range(Text, ByteRange),
+    /// `auto`: the only NTFS volume larger than 1 GiB on a disk that holds neither the target nor the stick.
     Auto,
+}
+
+/// What a save reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // one of these in a process's life
+pub enum Volumes {
+    /// One volume.
+    One(DeviceSpec),
+    /// `all`: every NTFS volume on disks that hold neither the target nor the stick.
+    All,
 }
 
 /// A file on a file system.
@@ -31,8 +46,8 @@ pub enum DeviceSpec {
 pub struct ImageSpec {
     /// The device that holds the file system.
     pub device: DeviceSpec,
-    /// From the root of the file system; begins with a slash.
-    pub path: Text,
+    /// From the root of the file system.
+    pub path: Template,
 }
 
 /// What the user says will be overwritten.
@@ -62,15 +77,23 @@ pub enum SpecError {
         /// What is allowed.
         wanted: &'static str,
     },
-    /// Understood, but not done yet.
-    #[error("{0} is not available in this version")]
-    Later(&'static str),
+    /// A place in a name that nothing fills in.
+    #[error(transparent)]
+    Place(#[from] UnknownPlace),
+    /// A name with places where just one image is meant.
+    #[error("found \"{}\", wanted the image's own name: only what is saved can fill a place in", Escaped(.0))]
+    NotPlain(String),
+    /// Images that would all get the same name.
+    #[error("found \"{}\", wanted {{serial}} and {{part}} in it: source=all makes an image of each volume", Escaped(.0))]
+    NotDistinct(String),
 }
 
 const VOLUME_FORMS: &str = "/dev/NAME, UUID=, LABEL=, PARTUUID=, PARTLABEL=, SERIAL=<disk's serial>:<partition number>, \
-                            MODEL=<glob>:<partition number> or auto";
+                            SERIAL=<disk's serial>@<first byte>+<length>, MODEL=<glob>:<partition number>, auto or (to \
+                            save) all";
 const TARGET_FORMS: &str = "/dev/NAME, UUID=, LABEL=, PARTUUID=, PARTLABEL=, SERIAL=<disk's serial>, \
-                            SERIAL=<disk's serial>:<partition number> or MODEL=<glob>:<partition number>";
+                            SERIAL=<disk's serial>:<partition number>, SERIAL=<disk's serial>@<first byte>+<length> \
+                            or MODEL=<glob>:<partition number>";
 const FILE_SYSTEM_FORMS: &str = "LABEL=, UUID=, PARTUUID=, PARTLABEL=, SERIAL=<disk's serial>:<partition number> or \
                                  /dev/NAME, then :/path/name.img";
 const CONFIRM_FORMS: &str = "the disk's serial, its PARTUUID, whole:<serial>, a comma-separated list of these, or \
@@ -102,10 +125,8 @@ impl DeviceSpec {
             Use::FileSystem => FILE_SYSTEM_FORMS,
         };
         let wrong = || SpecError::Form { found: value.to_owned(), wanted };
-        match value {
-            "auto" if to == Use::Source => return Ok(DeviceSpec::Auto),
-            "all" if to == Use::Source => return Err(SpecError::Later("all (every NTFS volume)")),
-            _ => {}
+        if value == "auto" && to == Use::Source {
+            return Ok(DeviceSpec::Auto);
         }
         if let Some(name) = value.strip_prefix("/dev/") {
             let is_plain = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
@@ -120,13 +141,15 @@ impl DeviceSpec {
             "LABEL" => DeviceSpec::Label(text(named)),
             "PARTUUID" => DeviceSpec::PartUuid(text(named)),
             "PARTLABEL" => DeviceSpec::PartLabel(text(named)),
-            "SERIAL" => match with_number(named) {
-                Some((serial, number)) => DeviceSpec::Serial(text(serial), number),
-                None if named.contains('@') => {
-                    return Err(SpecError::Later("SERIAL=<serial>@<byte>+<length>"));
+            "SERIAL" => match (with_number(named), with_range(named)) {
+                (Some((serial, number)), _) => DeviceSpec::Serial(text(serial), number),
+                (None, Some((serial, range))) if to != Use::FileSystem => {
+                    DeviceSpec::Range(text(serial), range)
                 }
-                None if to == Use::Target => DeviceSpec::Serial(text(named), 0),
-                None => return Err(wrong()),
+                (None, None) if to == Use::Target && !named.contains('@') => {
+                    DeviceSpec::Serial(text(named), 0)
+                }
+                _ => return Err(wrong()),
             },
             "MODEL" if to != Use::FileSystem => match with_number(named) {
                 Some((model, number)) if glob::Pattern::new(model).is_ok() => {
@@ -146,21 +169,52 @@ fn with_number(named: &str) -> Option<(&str, u32)> {
     Some((name, number.parse().ok()?)).filter(|(name, _)| !name.is_empty())
 }
 
+/// Splits `NAME@BYTE+LENGTH`; both in whole sectors of the smallest size, as no partition has others.
+fn with_range(named: &str) -> Option<(&str, ByteRange)> {
+    let (name, range) = named.rsplit_once('@')?;
+    let (pos, len) = range.split_once('+')?;
+    let range = ByteRange { pos: pos.parse().ok()?, len: len.parse().ok()? };
+    let is_possible = range.len != 0
+        && range.pos.checked_add(range.len).is_some_and(|end| i64::try_from(end).is_ok())
+        && range.pos.is_multiple_of(SECTOR)
+        && range.len.is_multiple_of(SECTOR);
+    Some((name, range)).filter(|(name, _)| !name.is_empty() && is_possible)
+}
+
+impl Volumes {
+    /// Parses the source of a save.
+    pub fn parse(value: &str) -> Result<Volumes, SpecError> {
+        if value == "all" { Ok(Volumes::All) } else { DeviceSpec::source(value).map(Volumes::One) }
+    }
+}
+
 impl ImageSpec {
+    /// Parses the name of an image that is there: without places to fill in.
+    pub fn existing(value: &str) -> Result<ImageSpec, SpecError> {
+        let image = ImageSpec::parse(value)?;
+        if image.path.is_plain() { Ok(image) } else { Err(SpecError::NotPlain(value.to_owned())) }
+    }
+
+    /// Can each of the volumes have an image of its own there?
+    pub fn check_for(&self, volumes: &Volumes) -> Result<(), SpecError> {
+        let is_distinct = self.path.has(Field::Serial) && self.path.has(Field::Part);
+        if *volumes == Volumes::All && !is_distinct {
+            return Err(SpecError::NotDistinct(self.to_string()));
+        }
+        Ok(())
+    }
+
     /// Parses a file system, a colon and a path on it.
     pub fn parse(value: &str) -> Result<ImageSpec, SpecError> {
         let wrong = || SpecError::Form { found: value.to_owned(), wanted: FILE_SYSTEM_FORMS };
         let at = value.find(":/").ok_or_else(wrong)?;
         let (device, path) = value.split_at(at);
         let path = path.trim_start_matches(':');
-        if path.contains('{') || device.contains('{') {
-            return Err(SpecError::Later("a name with {serial}, {part}, {label}, {uuid} or {date}"));
-        }
         // A path that climbs would leave the file system that was named.
-        if path.ends_with('/') || path.split('/').any(|part| part == "..") {
+        if path.split('/').skip(1).any(|part| matches!(part, "" | "." | "..")) {
             return Err(wrong());
         }
-        Ok(ImageSpec { device: DeviceSpec::parse(device, Use::FileSystem)?, path: text(path) })
+        Ok(ImageSpec { device: DeviceSpec::parse(device, Use::FileSystem)?, path: Template::parse(path)? })
     }
 }
 
@@ -204,9 +258,28 @@ impl fmt::Display for DeviceSpec {
             DeviceSpec::Label(label) => write!(f, "LABEL={}", Escaped(label)),
             DeviceSpec::PartUuid(uuid) => write!(f, "PARTUUID={}", Escaped(uuid)),
             DeviceSpec::PartLabel(label) => write!(f, "PARTLABEL={}", Escaped(label)),
+            DeviceSpec::Serial(serial, 0) => write!(f, "SERIAL={}", Escaped(serial)),
             DeviceSpec::Serial(serial, number) => write!(f, "SERIAL={}:{number}", Escaped(serial)),
+            DeviceSpec::Range(serial, range) => {
+                write!(f, "SERIAL={}@{}+{}", Escaped(serial), range.pos, range.len)
+            }
             DeviceSpec::Model(model, number) => write!(f, "MODEL={}:{number}", Escaped(model)),
             DeviceSpec::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+impl fmt::Display for ImageSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.path)
+    }
+}
+
+impl fmt::Display for Confirm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Confirm::AnyOf(list) => Escaped(list).fmt(f),
+            Confirm::Fits { model, min, max } => write!(f, "MODEL={},SIZE={min}-{max}", Escaped(model)),
         }
     }
 }
@@ -248,24 +321,67 @@ mod tests {
             let error = DeviceSpec::source(value).unwrap_err().to_string();
             assert!(error.contains("/dev/NAME") && error.contains(&format!("\"{value}\"")), "{error}");
         }
-        for later in ["all", "SERIAL=a@0+512"] {
-            assert!(matches!(DeviceSpec::source(later), Err(SpecError::Later(_))), "{later}");
+        assert!(DeviceSpec::target("auto").is_err() && DeviceSpec::source("all").is_err());
+    }
+
+    #[test]
+    fn a_stretch_of_a_disk_is_whole_sectors() {
+        let range = ByteRange { pos: 1 << 20, len: 5120 };
+        for parsed in
+            [DeviceSpec::source("SERIAL=a@b@1048576+5120"), DeviceSpec::target("SERIAL=a@b@1048576+5120")]
+        {
+            assert_eq!(parsed.unwrap(), DeviceSpec::Range(text("a@b"), range));
         }
-        assert!(DeviceSpec::target("auto").is_err());
+        assert_eq!(DeviceSpec::Range(text("a"), range).to_string(), "SERIAL=a@1048576+5120");
+        for wrong in [
+            "SERIAL=@0+512",
+            "SERIAL=a@0+0",
+            "SERIAL=a@1+512",
+            "SERIAL=a@0+513",
+            "SERIAL=a@512",
+            "SERIAL=a@-512+512",
+            "SERIAL=a@9223372036854775296+512",
+            "SERIAL=a@18446744073709551104+1024",
+        ] {
+            assert!(DeviceSpec::source(wrong).is_err() && DeviceSpec::target(wrong).is_err(), "{wrong}");
+        }
+        assert!(ImageSpec::parse("SERIAL=a@0+512:/x").is_err());
+    }
+
+    #[test]
+    fn every_volume_needs_a_name_of_its_own() {
+        let check = |target: &str, source: &str| {
+            ImageSpec::parse(target).unwrap().check_for(&Volumes::parse(source).unwrap())
+        };
+        assert_eq!(check("LABEL=R:/{serial}-{part}", "all"), Ok(()));
+        assert_eq!(check("LABEL=R:/x", "auto"), Ok(()));
+        for target in ["LABEL=R:/x", "LABEL=R:/{serial}", "LABEL=R:/{part}-{label}"] {
+            assert!(matches!(check(target, "all"), Err(SpecError::NotDistinct(_))), "{target}");
+        }
     }
 
     #[test]
     fn images_are_a_file_system_and_a_path() {
         let image = ImageSpec::parse("SERIAL=a:1:/b/c:/d.img").unwrap();
         assert_eq!(image.device, DeviceSpec::Serial(text("a"), 1));
-        assert_eq!(image.path, "/b/c:/d.img");
+        assert_eq!(image.path.as_str(), "/b/c:/d.img");
         assert_eq!(ImageSpec::parse("/dev/vdb:/x").unwrap().device, DeviceSpec::Name(text("vdb")));
-        for wrong in
-            ["LABEL=x", "LABEL=x:y", "LABEL=x:/", "LABEL=x:/a/../b", "auto:/x", "MODEL=x:1:/y", ":/x"]
-        {
+        for wrong in [
+            "LABEL=x",
+            "LABEL=x:y",
+            "LABEL=x:/",
+            "LABEL=x:/a/../b",
+            "LABEL=x:/./b",
+            "auto:/x",
+            "MODEL=x:1:/y",
+            ":/x",
+        ] {
             assert!(matches!(ImageSpec::parse(wrong), Err(SpecError::Form { .. })), "{wrong}");
         }
-        assert!(matches!(ImageSpec::parse("LABEL=x:/{serial}.img"), Err(SpecError::Later(_))));
+        assert!(matches!(ImageSpec::parse("LABEL=x:/{disk}.img"), Err(SpecError::Place(_))));
+        assert!(ImageSpec::parse("LABEL=x:/{serial}.img").is_ok());
+        assert!(matches!(ImageSpec::existing("LABEL=x:/{serial}.img"), Err(SpecError::NotPlain(_))));
+        assert!(ImageSpec::existing("LABEL=x{:/y").is_ok(), "a label is no template");
     }
 
     #[test]

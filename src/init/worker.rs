@@ -75,7 +75,7 @@ pub fn run(argv: &[&str], signals: &Signals) -> io::Result<ExitStatus> {
 #[cfg(test)]
 mod tests {
     use super::super::cmdline::text;
-    use super::super::spec::{Confirm, DeviceSpec, ImageSpec};
+    use super::super::spec::{Confirm, DeviceSpec, ImageSpec, Volumes};
     use super::*;
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         let image = ImageSpec::parse("LABEL=a:/b").unwrap();
         let line = |task: &Task| argv(task, "FROM", "TO", &text(" -q  --x=y ")).unwrap().join(" ");
         assert_eq!(
-            line(&Task::Save { source: device.clone(), target: image.clone() }),
+            line(&Task::Save { source: Volumes::All, target: image.clone() }),
             "--rescue --force --ignore-fs-check --strict --reconnect 600 -s -o TO -q --x=y FROM"
         );
         assert_eq!(

@@ -3,18 +3,23 @@
 use super::*;
 
 fn content(kind: Kind, label: &str, uuid: &str) -> Found {
-    Found::Content(Content { kind, label: label.into(), uuid: uuid.into(), is_dirty: false })
+    let left = (kind == Kind::Ntfs).then_some(Left::InOrder);
+    Found::Content(Content { left, ..Content::new(kind, label.into(), uuid.into()) })
 }
 
 fn part(name: &str, number: u32, found: Found) -> Part {
     let part_uuid = if number == 0 { String::new() } else { format!("uuid-{name}") };
-    Part { name: name.into(), number, start: 0, size: 2 << 30, part_label: String::new(), part_uuid, found }
+    // The whole disk of 8 GiB, or 2 GiB for each partition behind one another.
+    let (start, size) = if number == 0 { (0, 8 << 30) } else { (u64::from(number) << 31, 2 << 30) };
+    let part_label = String::new();
+    Part { name: name.into(), number, start, size, part_label, part_uuid, part_type: None, found, held: None }
 }
 
 fn drive(name: &str, serial: &str, parts: Vec<Part>) -> Drive {
     Drive {
         name: name.into(),
-        size: 2 << 30,
+        size: 8 << 30,
+        is_stick: false,
         model: format!("Model {name}"),
         serials: vec![serial.into()],
         parts,
@@ -92,7 +97,7 @@ fn none_and_two_are_refused() {
 #[test]
 fn auto_looks_away_from_the_target() {
     let task = |target: &str| Task::Save {
-        source: DeviceSpec::Auto,
+        source: Volumes::One(DeviceSpec::Auto),
         target: ImageSpec::parse(&format!("{target}:/x")).unwrap(),
     };
     let mut drives = machine();
@@ -108,7 +113,7 @@ fn auto_looks_away_from_the_target() {
 #[test]
 fn a_save_keeps_off_its_source_and_off_dirty_ntfs() {
     let task = |source: &str, target: &str| Task::Save {
-        source: DeviceSpec::source(source).unwrap(),
+        source: Volumes::parse(source).unwrap(),
         target: ImageSpec::parse(&format!("{target}:/x")).unwrap(),
     };
     let mut drives = machine();
@@ -117,9 +122,9 @@ fn a_save_keeps_off_its_source_and_off_dirty_ntfs() {
     }
     assert!(judged(&task("/dev/vda2", "UUID=00AB"), &drives).is_ok(), "another partition of the same disk");
     if let Found::Content(content) = &mut drives[0].parts[1].found {
-        content.is_dirty = true;
+        content.left = Some(Left::Dirty);
     }
-    assert!(judged(&task("/dev/vda2", "UUID=00AB"), &drives).unwrap_err().contains("dirty"));
+    assert!(judged(&task("/dev/vda2", "UUID=00AB"), &drives).unwrap_err().contains("marked for a check"));
 }
 
 #[test]
@@ -129,10 +134,10 @@ fn confirm_must_name_the_target_and_nothing_else() {
         ("/dev/vda2", "A"),
         ("/dev/vda2", "uuid-vda2"),
         ("/dev/vda2", "X,UUID-vda2,Y"),
-        ("/dev/vda2", "MODEL=*a,SIZE=1G-2G"),
+        ("/dev/vda2", "MODEL=*a,SIZE=1G-8G"),
         ("SERIAL=C", "C"),
         ("SERIAL=C", "whole:C"),
-        ("SERIAL=C", "MODEL=Model vdc,SIZE=2G-2G"),
+        ("SERIAL=C", "MODEL=Model vdc,SIZE=8G-8G"),
         ("SERIAL=A", "whole:A"),
     ] {
         assert_eq!(judged(&restore(target, confirm), &drives), Ok(()), "{target} {confirm}");
@@ -143,11 +148,11 @@ fn confirm_must_name_the_target_and_nothing_else() {
         ("/dev/vda2", "uuid-vda1", "uuid-vda1 is on /dev/vda"),
         ("/dev/vda2", "A,C", "2 of A,C are here, wanted one"),
         ("/dev/vda2", "whole:A", "the target is a partition"),
-        ("/dev/vda2", "MODEL=*,SIZE=1G-2G", "3 disks have this model and size"),
+        ("/dev/vda2", "MODEL=*,SIZE=1G-8G", "3 disks have this model and size"),
         ("/dev/vda2", "MODEL=*,SIZE=1-2", "0 disks have this model and size"),
-        ("/dev/vda2", "MODEL=*c,SIZE=1G-2G", "those of /dev/vdc"),
+        ("/dev/vda2", "MODEL=*c,SIZE=1G-8G", "those of /dev/vdc"),
         ("SERIAL=A", "A", "wanted whole:A"),
-        ("SERIAL=A", "MODEL=*a,SIZE=1G-2G", "wanted whole:A"),
+        ("SERIAL=A", "MODEL=*a,SIZE=1G-8G", "wanted whole:A"),
         ("SERIAL=A", "whole:C", "whole:C is on /dev/vdc"),
     ] {
         let refused = judged(&restore(target, confirm), &drives).unwrap_err();

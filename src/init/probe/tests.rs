@@ -119,7 +119,7 @@ fn ntfs_by_either_boot_sector() {
     let boot = boot_sector(512, 8, 2047, -10);
     // Nothing tells that such a volume is clean.
     let unknown = Content::new(Kind::Ntfs, String::new(), "1122334455667788".into());
-    let serial = Found::Content(Content { is_dirty: true, ..unknown });
+    let serial = Found::Content(unknown);
     assert_eq!(found(&[(0, &boot)], &[]), serial, "although its MFT is nothing");
     assert_eq!(found(&[(2047 * 512, &boot)], &[]), serial, "the first one overwritten");
     assert_eq!(found(&[(2047 * 512, &boot)], &[0, 2]), serial, "the first one unreadable");
