@@ -4,6 +4,8 @@ use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use nix::sys::signal::Signal;
+
 use super::config::{Ending, Endings};
 use super::spec::Escaped;
 
@@ -46,6 +48,9 @@ impl Outcome {
             Some(0) => (Verdict::Ok, format!("{work}: done")),
             Some(3) => (Verdict::Damaged, format!("{work}: done, but sectors were lost; they are marked")),
             Some(_) => (Verdict::Failed, format!("{work}: failed, see the messages above")),
+            None if status.signal() == Some(Signal::SIGKILL as i32) => {
+                (Verdict::Failed, format!("{work}: was killed, perhaps for want of memory"))
+            }
             None => (Verdict::Failed, format!("{work}: ended by signal {}", exit - 128)),
         };
         Outcome { verdict, exit, sentence }
@@ -102,7 +107,11 @@ mod tests {
             line(1 << 8),
             "ntfsrescue: result=failed exit=1 save of a: failed, see the messages above"
         );
-        assert_eq!(line(9), "ntfsrescue: result=failed exit=137 save of a: ended by signal 9");
+        assert_eq!(
+            line(9),
+            "ntfsrescue: result=failed exit=137 save of a: was killed, perhaps for want of memory"
+        );
+        assert_eq!(line(11), "ntfsrescue: result=failed exit=139 save of a: ended by signal 11");
         assert_eq!(Outcome::failed("a\nb").to_string(), "ntfsrescue: result=failed exit=1 a\\nb");
     }
 

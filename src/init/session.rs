@@ -15,9 +15,10 @@ use super::ending::Outcome;
 use super::find::{Devices, NotOne, Pick, below, find, judge, kind_of_images};
 use super::modules::{Index, Modules};
 use super::mounts::{IMAGE_POINT, Mounted, mount_image};
+use super::screen::page::{Side, Word, Work};
+use super::screen::{View, show_crash};
 use super::signals::Signals;
 use super::worker;
-use crate::report::{Channel, console};
 use crate::sys;
 
 /// Time between two looks at the drives.
@@ -41,6 +42,7 @@ pub(super) fn boot_line() -> String {
 /// Does what the command line asks for, prints the result line and says how to end.
 pub(super) fn run() -> Ending {
     let signals = Signals::block(Signal::SIGTERM);
+    let view = View::open();
     log::info!("ntfsrescue {}", env!("CARGO_PKG_VERSION"));
     let index = Index::of_running_kernel();
     let modules = Modules::parse(&index);
@@ -51,7 +53,7 @@ pub(super) fn run() -> Ending {
     log::info!("{} modules loaded", modules.nr_loaded());
 
     let line = boot_line();
-    let session = Session { signals, modules };
+    let session = Session { signals, modules, view };
     let (outcome, ending) = match Config::parse(&line) {
         Err(error) => (refused(&error), None),
         Ok(Config { request: Request::Nothing, .. }) => {
@@ -65,19 +67,30 @@ pub(super) fn run() -> Ending {
             (session.job(&task, &options, wait), None)
         }
     };
-    console(format_args!("{outcome}"));
-    ending.unwrap_or_else(|| outcome.ending(Endings::of(&line)))
+    let ending = ending.unwrap_or_else(|| outcome.ending(Endings::of(&line)));
+    let work = view.change(|page| page.work);
+    view.end(&outcome, Word::of(work, outcome.verdict), Vec::new());
+    view.leave(ending == Ending::Shell);
+    ending
+}
+
+/// Shows large that the session has died, and reads what the command line wants then.
+pub(super) fn after_crash(sentence: String) -> Ending {
+    let ending = Endings::of(&boot_line()).then_failed;
+    show_crash(sentence, ending == Ending::Shell);
+    ending
 }
 
 /// Tells why nothing runs, and makes it the result.
 fn refused(error: &dyn std::error::Error) -> Outcome {
-    Channel::Stderr.line(format_args!("ERROR: {error}"));
+    log::error!("{error}");
     Outcome::failed(error.to_string())
 }
 
 struct Session<'a> {
     signals: Signals,
     modules: Modules<'a>,
+    view: &'static View,
 }
 
 /// How waiting for a job's devices ended.
@@ -92,6 +105,7 @@ impl Session<'_> {
     /// Does a job, from waiting for its devices to unmounting.
     fn job(&self, task: &Task, options: &Text, wait: Duration) -> Outcome {
         let mut watch = Watch::default();
+        self.view.begin(Work::Searching, None, None);
         let waited = self.wait_for(task, &mut watch, wait);
         let drives = watch.drives();
         match waited {
@@ -183,6 +197,8 @@ impl Session<'_> {
     ) -> Outcome {
         let done = match (task, devices) {
             (Task::Save { target, .. }, Devices::Save { source, image }) => {
+                let to = Side::file(&target.path, image);
+                self.view.begin(Work::Saving, Some(Side::device(source)), Some(to));
                 protect(source);
                 let work =
                     format!("save of /dev/{} to /dev/{}:{}", source.part.name, image.part.name, target.path);
@@ -192,6 +208,8 @@ impl Session<'_> {
                 })
             }
             (Task::Restore { source, .. }, Devices::Restore { image, target }) => {
+                let from = Side::file(&source.path, image);
+                self.view.begin(Work::Restoring, Some(from), Some(Side::device(target)));
                 let work = format!(
                     "restore of /dev/{}:{} to /dev/{}",
                     image.part.name, source.path, target.part.name
@@ -202,6 +220,7 @@ impl Session<'_> {
                 })
             }
             (Task::Verify { source }, Devices::Verify { image }) => {
+                self.view.begin(Work::Verifying, Some(Side::file(&source.path, image)), None);
                 let work = format!("check of /dev/{}:{}", image.part.name, source.path);
                 self.with_image(image, false, &work, || {
                     let from = below(IMAGE_POINT, source).ok_or("the source's path is too long")?;
@@ -209,6 +228,7 @@ impl Session<'_> {
                 })
             }
             (_, Devices::Clone { source, target }) => {
+                self.view.begin(Work::Cloning, Some(Side::device(source)), Some(Side::device(target)));
                 protect(source);
                 let work = format!("clone of /dev/{} to /dev/{}", source.part.name, target.part.name);
                 self.work(task, &dev(source), &dev(target), options, &work, unchanged)
@@ -272,7 +292,7 @@ impl Session<'_> {
             ));
         }
         log::info!("ntfsrescue {}", argv.join(" "));
-        match worker::run(&argv, &self.signals) {
+        match worker::run(&argv, &self.signals, &mut |said| self.view.said(said)) {
             Ok(status) => {
                 log::info!("the worker has ended: {status}");
                 Outcome::of_worker(status, work)
@@ -299,12 +319,12 @@ fn protect(source: &Pick<'_>) {
 /// Lists every candidate.
 fn list(drives: &[Drive]) {
     if drives.is_empty() {
-        console(format_args!("No disk was found."));
+        log::info!("No disk was found.");
     }
     for drive in drives {
-        console(format_args!("{}", Line(drive, None)));
+        log::info!("{}", Line(drive, None));
         for part in &drive.parts {
-            console(format_args!("    {}", Line(drive, Some(part))));
+            log::info!("    {}", Line(drive, Some(part)));
         }
     }
 }
