@@ -242,7 +242,7 @@ pub fn pass_name(pass: Pass) -> &'static str {
 }
 
 /// `12.3 MB`
-struct Bytes(u64);
+pub(crate) struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -258,7 +258,7 @@ impl fmt::Display for Bytes {
 }
 
 /// `4 s`, `3 min`, `2 h`, `9 d`
-struct Time(Duration);
+pub(crate) struct Time(pub Duration);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -427,36 +427,7 @@ fn log_config() -> simplelog::Config {
         .build()
 }
 
-/// Writes a line to the console of a boot: lists and the result line, which stand by themselves.
-pub fn console(line: fmt::Arguments<'_>) {
-    Channel::Stdout.line(line);
-}
-
-/// At boot: makes the console the place for what all layers send to `log`, with the seconds since the kernel started.
-pub fn collect_boot_log(level: log::LevelFilter) {
-    let _second = simplelog::WriteLogger::init(level, log_config(), BootLogWriter { in_line: false });
-}
-
-/// Where `log`'s records go at boot.
-struct BootLogWriter {
-    /// A record has begun and not ended.
-    in_line: bool,
-}
-
-impl Write for BootLogWriter {
-    /// Takes a piece of a record; simplelog ends the last one with the line.
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        if !std::mem::replace(&mut self.in_line, !text.ends_with(b"\n")) {
-            // Without /proc there is no time yet.
-            let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-            let seconds = uptime.split(' ').next().unwrap_or_default();
-            Channel::Stderr.write(&format!("[{seconds:>8}] "));
-        }
-        Channel::Stderr.write(&String::from_utf8_lossy(text));
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// At boot: makes `to` the place for what all layers send to `log`. It gets records in pieces; each ends with a line.
+pub fn collect_boot_log(level: log::LevelFilter, to: impl Write + Send + 'static) {
+    let _second = simplelog::WriteLogger::init(level, log_config(), to);
 }

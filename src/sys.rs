@@ -1,4 +1,5 @@
-//! The kernel's ioctls for block devices and ext4, and memory that processes share: the one file with `unsafe` in it.
+//! The kernel's ioctls for block devices, ext4 and terminals, and memory that processes share: the one file with
+//! `unsafe` in it.
 //!
 //! nix declares each request; the wrappers take an open file and give plain numbers. What they mean:
 //! `linux/fs.h`, `linux/blkpg.h`, the kernel's `fs/ext4/ext4.h` and `blkdev(7)`; for the memory `memfd_create(2)`.
@@ -27,6 +28,7 @@ mod ioctl {
     nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
     nix::ioctl_write_ptr_bad!(blkpg, nix::request_code_none!(0x12, 105), super::PartitionRequest);
     nix::ioctl_write_ptr!(ext4_resize_fs, b'f', 16, u64);
+    nix::ioctl_read_bad!(tiocgwinsz, nix::libc::TIOCGWINSZ, nix::libc::winsize);
 }
 
 /// `struct blkpg_ioctl_arg` of `linux/blkpg.h`.
@@ -141,6 +143,15 @@ pub fn grow_ext4(on_it: &File, nr_blocks: u64) -> io::Result<()> {
     #[allow(unsafe_code)]
     unsafe { ioctl::ext4_resize_fs(on_it.as_raw_fd(), &raw const nr_blocks) }?;
     Ok(())
+}
+
+/// A terminal's columns and rows (`ioctl_tty(2)`); 0 where it knows none.
+pub fn terminal_size(terminal: &File) -> io::Result<(u16, u16)> {
+    let mut size = nix::libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request writes one winsize through the pointer, which is to a live one.
+    #[allow(unsafe_code)]
+    unsafe { ioctl::tiocgwinsz(terminal.as_raw_fd(), &raw mut size) }?;
+    Ok((size.ws_col, size.ws_row))
 }
 
 /// Makes memory for processes to share: a file without a name, of `len` zeros, which can never get shorter.

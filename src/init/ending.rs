@@ -4,17 +4,37 @@ use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use nix::sys::signal::Signal;
+
 use super::config::{Ending, Endings};
 use super::spec::Escaped;
 
+/// The worker's exit status when it was stopped and can go on, see `Ending` in `run.rs`.
+pub const INTERRUPTED: i32 = 6;
+
+/// The same when the disk has gone away, and when the target failed or is full.
+const GONE: i32 = 4;
+const TARGET: i32 = 7;
+
 /// What became of the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Verdict {
     Ok,
     /// Sectors were lost and are marked.
     Damaged,
     Failed,
+}
+
+impl Verdict {
+    /// As in the result line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Damaged => "damaged",
+            Verdict::Failed => "failed",
+        }
+    }
 }
 
 /// The last line on the console: `ntfsrescue: result=<ok|damaged|failed> exit=<n> <one sentence>`.
@@ -26,17 +46,24 @@ pub struct Outcome {
     pub exit: i32,
     /// One sentence.
     pub sentence: String,
+    /// It had been done before this boot.
+    pub was_done: bool,
 }
 
 impl Outcome {
     /// Nothing was to be done, or it was done.
     pub fn ok(sentence: impl Into<String>) -> Outcome {
-        Outcome { verdict: Verdict::Ok, exit: 0, sentence: sentence.into() }
+        Outcome { verdict: Verdict::Ok, exit: 0, sentence: sentence.into(), was_done: false }
+    }
+
+    /// It was done before this boot.
+    pub fn was_done(sentence: impl Into<String>) -> Outcome {
+        Outcome { was_done: true, ..Outcome::ok(sentence) }
     }
 
     /// Refused before the worker ran, or failed outside it.
     pub fn failed(sentence: impl Into<String>) -> Outcome {
-        Outcome { verdict: Verdict::Failed, exit: 1, sentence: sentence.into() }
+        Outcome { verdict: Verdict::Failed, exit: 1, sentence: sentence.into(), was_done: false }
     }
 
     /// What a worker's exit status means for the work that it did.
@@ -45,10 +72,48 @@ impl Outcome {
         let (verdict, sentence) = match status.code() {
             Some(0) => (Verdict::Ok, format!("{work}: done")),
             Some(3) => (Verdict::Damaged, format!("{work}: done, but sectors were lost; they are marked")),
+            Some(5) => (Verdict::Damaged, format!("{work}: ended by its budget; what was not read is marked")),
+            Some(GONE) => (Verdict::Failed, format!("{work}: the disk went away; what was read is kept")),
+            Some(INTERRUPTED) => (Verdict::Failed, format!("{work}: stopped; what was read is kept")),
+            Some(TARGET) => {
+                (Verdict::Failed, format!("{work}: the target failed or is full; what was read is kept"))
+            }
             Some(_) => (Verdict::Failed, format!("{work}: failed, see the messages above")),
+            None if status.signal() == Some(Signal::SIGKILL as i32) => {
+                (Verdict::Failed, format!("{work}: was killed, perhaps for want of memory"))
+            }
             None => (Verdict::Failed, format!("{work}: ended by signal {}", exit - 128)),
         };
-        Outcome { verdict, exit, sentence }
+        Outcome { verdict, exit, sentence, was_done: false }
+    }
+
+    /// What came of several volumes, of which the last ones may not have been tried.
+    pub fn of_all(outcomes: Vec<Outcome>, total: usize) -> Outcome {
+        if let [one] = outcomes.as_slice()
+            && total == 1
+        {
+            return one.clone();
+        }
+        let of = |verdict| outcomes.iter().filter(|outcome| outcome.verdict == verdict).count();
+        let (whole, damaged, failed) = (of(Verdict::Ok), of(Verdict::Damaged), of(Verdict::Failed));
+        let untried = total.saturating_sub(outcomes.len());
+        let mut sentence = format!("{total} volumes: {whole} saved");
+        for (count, what) in
+            [(damaged, "saved with lost sectors, which are marked"), (failed, "failed"), (untried, "not tried")]
+        {
+            if count > 0 {
+                sentence.push_str(&format!(", {count} {what}"));
+            }
+        }
+        let worst = outcomes.iter().max_by_key(|outcome| outcome.verdict).cloned();
+        let worst = worst.unwrap_or_else(|| Outcome::failed("there is nothing to save"));
+        let was_done = outcomes.iter().all(|outcome| outcome.was_done);
+        Outcome { sentence, was_done, ..worst }
+    }
+
+    /// Does the next boot go on where this one ended?
+    pub fn can_go_on(&self) -> bool {
+        self.verdict == Verdict::Failed && [GONE, INTERRUPTED, TARGET].contains(&self.exit)
     }
 
     /// What follows.
@@ -59,11 +124,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Damaged => "damaged",
-            Verdict::Failed => "failed",
-        };
+        let verdict = self.verdict.name();
         write!(f, "ntfsrescue: result={verdict} exit={} {}", self.exit, Escaped(&self.sentence))
     }
 }
@@ -102,7 +163,11 @@ mod tests {
             line(1 << 8),
             "ntfsrescue: result=failed exit=1 save of a: failed, see the messages above"
         );
-        assert_eq!(line(9), "ntfsrescue: result=failed exit=137 save of a: ended by signal 9");
+        assert_eq!(
+            line(9),
+            "ntfsrescue: result=failed exit=137 save of a: was killed, perhaps for want of memory"
+        );
+        assert_eq!(line(11), "ntfsrescue: result=failed exit=139 save of a: ended by signal 11");
         assert_eq!(Outcome::failed("a\nb").to_string(), "ntfsrescue: result=failed exit=1 a\\nb");
     }
 

@@ -70,15 +70,31 @@ impl Marks {
         LocalStore.write(&self.path(stage), &mut |out| writeln!(out, "{mark}"))
     }
 
-    /// Each job has files of its own.
-    fn path(&self, stage: Stage) -> PathBuf {
+    /// What the names of the job's files begin with: each job has files of its own.
+    pub fn base(&self) -> PathBuf {
         let JobId { job, target, run_id } = &self.job;
         let number = crc32fast::hash(format!("{job}\n{target}\n{run_id}").as_bytes());
+        self.folder.join(format!("ntfsrescue-{number:08x}"))
+    }
+
+    /// The map of a clone.
+    pub fn map(&self) -> PathBuf {
+        self.base().with_extension("map")
+    }
+
+    /// Removes the map and what belongs to it, if there is one.
+    pub fn forget(&self) {
+        for ending in ["map", "map.alt", "map.plan"] {
+            let _none = LocalStore.remove(&self.base().with_extension(ending));
+        }
+    }
+
+    fn path(&self, stage: Stage) -> PathBuf {
         let stage = match stage {
             Stage::Begun => "begun",
             Stage::Done => "done",
         };
-        self.folder.join(format!("ntfsrescue-{number:08x}.{stage}"))
+        self.base().with_extension(stage)
     }
 }
 

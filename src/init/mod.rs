@@ -6,7 +6,8 @@
 //!                      ├─ modules                              drivers, by modalias
 //!                      ├─ cmdline ─► config ─ spec, template   the job
 //!                      ├─ drives ─ table, probe ─► find        its devices, and whether it may touch them
-//!                      └─ mounts                               where the image lies
+//!                      ├─ mounts                               where the image lies
+//!                      └─ screen, journal                      what all of them tell, to people and for later
 //! ```
 //!
 //! PID 1 only starts the session and reaps: a kernel panics without its PID 1, so all that can fail is done by a
@@ -16,8 +17,6 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::report::collect_boot_log;
-
 pub mod cmdline;
 pub mod config;
 pub mod drives;
@@ -26,12 +25,14 @@ pub mod find;
 mod erase;
 mod grow;
 mod marks;
+pub mod journal;
 pub mod modules;
 pub mod mounts;
 mod pid1;
 pub mod probe;
 mod record;
 mod save;
+pub mod screen;
 mod session;
 pub mod signals;
 pub mod spec;
@@ -45,7 +46,7 @@ pub mod worker;
 /// The session's name, as its first argument.
 const SESSION: &str = "ntfsrescue-session";
 
-/// The argument by which a session is only asked what follows a failure.
+/// The argument by which a session only shows a failure, which follows, and tells what comes after it.
 const AFTER_CRASH: &str = "after-crash";
 
 /// A life other than the command line's.
@@ -55,8 +56,11 @@ pub enum Life {
     Init,
     /// PID 1's child that does the work.
     Session,
-    /// PID 1's child that reads what is to follow a crash.
-    AfterCrash,
+    /// PID 1's child that shows that the session has crashed, and reads what is to follow.
+    AfterCrash {
+        /// What happened.
+        sentence: String,
+    },
     /// Run by the kernel, which wants a module.
     Modprobe {
         /// The module's name, or an alias; the last argument.
@@ -75,7 +79,10 @@ fn life_of(pid: u32, parent: i32, argv: &[OsString]) -> Option<Life> {
     let name = Path::new(program).file_name()?.to_str()?;
     match name {
         "init" if pid == 1 => Some(Life::Init),
-        SESSION if parent == 1 && args.iter().any(|arg| arg == AFTER_CRASH) => Some(Life::AfterCrash),
+        SESSION if parent == 1 && args.first().is_some_and(|arg| arg == AFTER_CRASH) => {
+            let sentence = args.last().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+            Some(Life::AfterCrash { sentence })
+        }
         SESSION if parent == 1 => Some(Life::Session),
         "modprobe" => {
             let wanted = args.last().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
@@ -88,12 +95,12 @@ fn life_of(pid: u32, parent: i32, argv: &[OsString]) -> Option<Life> {
 impl Life {
     /// Lives it. PID 1 does not come back.
     pub fn live(self) -> ExitCode {
-        collect_boot_log(log::LevelFilter::Info);
         match self {
             Life::Init => pid1::live(),
             Life::Session => session::run().status().into(),
-            Life::AfterCrash => config::Endings::of(&session::boot_line(), &[]).then_failed.status().into(),
+            Life::AfterCrash { sentence } => session::after_crash(sentence).status().into(),
             Life::Modprobe { wanted } => {
+                crate::report::collect_boot_log(log::LevelFilter::Info, std::io::stderr());
                 let index = modules::Index::of_running_kernel();
                 let modules = modules::Modules::parse(&index);
                 if modules.request(&wanted) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -117,7 +124,8 @@ mod tests {
         assert_eq!(life(7, 1, "/init"), None);
         assert_eq!(life(7, 1, "ntfsrescue-session"), Some(Life::Session));
         assert_eq!(life(7, 6, "ntfsrescue-session"), None);
-        assert_eq!(life(7, 1, "ntfsrescue-session after-crash"), Some(Life::AfterCrash));
+        let crash = Life::AfterCrash { sentence: "died".into() };
+        assert_eq!(life(7, 1, "ntfsrescue-session after-crash died"), Some(crash));
         let modprobe = Life::Modprobe { wanted: "fs-ext4".into() };
         assert_eq!(life(7, 2, "/sbin/modprobe -q -- fs-ext4"), Some(modprobe));
         assert_eq!(life(7, 1, "ntfsclone -r x"), None);

@@ -122,10 +122,15 @@ impl<'a> Modules<'a> {
         let mut wanted = BTreeSet::new();
         collect_modaliases(Path::new("/sys/devices"), &mut wanted);
         for modalias in wanted {
-            if self.seen.borrow_mut().insert(modalias.clone()) {
-                for module in self.by_alias(&modalias) {
-                    self.load(module, MAX_DEPTH);
-                }
+            self.plug(&modalias);
+        }
+    }
+
+    /// Loads what a device with this modalias asks for, if none did before.
+    pub fn plug(&self, modalias: &str) {
+        if self.seen.borrow_mut().insert(modalias.to_owned()) {
+            for module in self.by_alias(modalias) {
+                self.load(module, MAX_DEPTH);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! PID 1 proper: it mounts, starts the session, reaps, and ends the boot. The kernel panics when it dies, so it does
 //! as little as it can, and nothing that depends on what is on a disk or a command line.
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 use std::thread::sleep;
@@ -14,11 +15,15 @@ use nix::unistd::Pid;
 
 use super::config::{Ending, Endings};
 use super::ending::{Outcome, exit_number};
+use super::journal::since_boot;
 use super::mounts::{mount_basics, unmount_all};
+use super::screen::tty::{kernel_consoles, make_sane, print_everywhere};
 use super::signals::Signals;
+use super::spec::Escaped;
 use super::worker::SELF;
+use super::worker::lines::Lines;
 use super::{AFTER_CRASH, SESSION};
-use crate::report::console;
+use crate::report::collect_boot_log;
 
 /// How long processes that are left over have to end by themselves, and then at all.
 const GRACE: Duration = Duration::from_secs(3);
@@ -28,12 +33,15 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Runs the boot to its end.
 pub(super) fn live() -> ! {
+    collect_boot_log(log::LevelFilter::Info, Consoles(Lines::default()));
     // Otherwise Ctrl-Alt-Del resets the machine at once; this way it is a signal to us.
     if let Err(errno) = set_cad_enabled(false) {
         log::warn!("Ctrl-Alt-Del still resets the machine: {errno}");
     }
     let signals = Signals::block(Signal::SIGINT);
     mount_basics();
+    // When memory is short the kernel is to take somebody else; our children inherit it.
+    set_oom_score("self", "-1000");
     // Each bad sector makes the kernel print several lines; the worker tells all of them in one. dmesg keeps them.
     let _chatty = std::fs::write("/proc/sys/kernel/printk", "3");
     let ended = start(&signals, &[SESSION]).map(|session| wait_for(session, &signals));
@@ -66,8 +74,12 @@ fn after_crash(ended: Result<(ExitStatus, bool), String>, signals: &Signals) -> 
     if let Ok((status, _)) = ended {
         outcome.exit = exit_number(status);
     }
-    console(format_args!("{outcome}"));
-    let asked = start(signals, &[SESSION, AFTER_CRASH]).map(|child| wait_for(child, signals));
+    for console in kernel_consoles() {
+        make_sane(&console);
+    }
+    print_everywhere(&format!("{outcome}\n"));
+    let child = start(signals, &[SESSION, AFTER_CRASH, &outcome.sentence]);
+    let asked = child.map(|child| wait_for(child, signals));
     asked
         .ok()
         .and_then(|(status, _)| Ending::from_status(status.code()?))
@@ -120,12 +132,15 @@ fn reap() -> Option<(Pid, ExitStatus)> {
 
 /// A shell on the console, until it ends.
 fn shell(signals: &Signals) {
-    console(format_args!("A shell: type 'exit' to power off."));
+    print_everywhere("A shell: type 'exit' to power off.\n");
     let mut command = Command::new("/bin/busybox");
     // A session and a terminal of its own, so that Ctrl-C reaches what runs in it.
     command.args(["setsid", "/bin/busybox", "cttyhack", "/bin/busybox", "sh"]).env("PATH", "/bin:/sbin");
     match signals.spawn(&mut command).and_then(|child| pid(&child)) {
-        Ok(pid) => drop(wait_for(pid, signals)),
+        Ok(pid) => {
+            set_oom_score(&pid.to_string(), "0");
+            wait_for(pid, signals);
+        }
         Err(cause) => log::error!("no shell: {cause}"),
     }
 }
@@ -157,5 +172,29 @@ fn finish(how: RebootMode) -> ! {
     log::error!("the machine cannot be stopped: {failed:?}");
     loop {
         sleep(Duration::from_secs(60));
+    }
+}
+
+/// How likely the kernel takes a process when memory is short, from -1000, never, to 1000 (`proc(5)`).
+fn set_oom_score(process: &str, score: &str) {
+    if let Err(cause) = std::fs::write(format!("/proc/{process}/oom_score_adj"), score) {
+        log::warn!("process {process} is taken for want of memory like any other: {cause}");
+    }
+}
+
+/// Where `log`'s records go here.
+struct Consoles(Lines);
+
+impl Write for Consoles {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        let print = &mut |line: &str| {
+            print_everywhere(&format!("[{:9.2}] {}\n", since_boot().as_secs_f64(), Escaped(line)));
+        };
+        self.0.take(text, print);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -83,7 +83,7 @@ impl Save<'_> {
         let Save { files, work, .. } = self;
         if parts::exists(&files.image) {
             return match self.check(&files.image, worker) {
-                Ok(()) => Outcome::ok(format!("{work}: already saved; nothing was read from the disk")),
+                Ok(()) => Outcome::was_done(format!("{work}: already saved; nothing was read from the disk")),
                 Err(why) => Outcome::failed(format!(
                     "{work}: the image is there already, but it is not whole ({why}); it was left as it is"
                 )),

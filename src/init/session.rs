@@ -1,99 +1,202 @@
-//! All the work of a boot but what only PID 1 can do: modules, the job, its devices, the worker, the result line.
+//! All the work of a boot but what only PID 1 can do: modules, the job, its devices, the result line.
 //!
 //! A child of PID 1, so that nothing here can panic the kernel. Its exit status asks PID 1 for the ending.
 
-use std::fs::File;
-use std::thread::sleep;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::cmdline::Text;
-use super::config::{Config, Ending, Endings, Request, Task};
+use super::config::{ConfFile, Config, Ending, Endings, Request, Task, stick_of, wants_shell};
 use super::drives::{Drive, Line, Watch};
-use super::ending::Outcome;
-use super::find::{Devices, NotOne, Pick, below, find, judge, kind_of_images};
+use super::ending::{Outcome, Verdict};
+use super::find::{NotOne, StickError, find, judge, mark_stick};
+use super::jobs::{Desk, Jobs};
 use super::modules::{Index, Modules};
-use super::mounts::{IMAGE_POINT, Mounted, mount_at};
+use super::screen::page::{Word, Work};
+use super::screen::tty::ConsoleSpec;
+use super::screen::{View, show_crash};
 use super::signals::Signals;
-use super::worker;
-use crate::report::{Channel, console};
-use crate::sys;
-
-/// Time between two looks at the drives.
-const POLL: Duration = Duration::from_millis(200);
+use super::stick::{self, ConfigFile};
+use super::uevents::Uevents;
 
 /// So long nothing may have come or gone before a name counts as naming just one device (spec/stick.md).
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Time between two looks for devices that want a module, while drives are waited for.
-const COLDPLUG: Duration = Duration::from_secs(1);
+/// Time between two looks while drives are being read, of which no uevent tells.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Time between two looks otherwise, should a uevent be missed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How much longer than asked is waited for drives that keep coming and going.
 const UNREST: Duration = Duration::from_secs(60);
 
+/// How long is waited for the stick from which this was booted: its drivers come in these seconds.
+const STICK_WAIT: Duration = Duration::from_secs(30);
+
 /// The command line of this boot.
-pub(super) fn boot_line() -> String {
+fn boot_line() -> String {
     let bytes = std::fs::read("/proc/cmdline").unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Does what the command line asks for, prints the result line and says how to end.
+/// Does what the command line or the stick asks for, prints the result line and says how to end.
 pub(super) fn run() -> Ending {
     let signals = Signals::block(Signal::SIGTERM);
+    let view = View::open();
     log::info!("ntfsrescue {}", env!("CARGO_PKG_VERSION"));
     let index = Index::of_running_kernel();
+    let uevents = Uevents::listen().inspect_err(|errno| log::warn!("no uevents: {errno}")).ok();
     let modules = Modules::parse(&index);
-    // Twice: the first ones bring buses whose devices want others. What takes longer is seen to while waiting.
+    // Twice: the first ones bring buses whose devices want others. Of what comes later uevents tell.
     modules.coldplug();
     modules.coldplug();
     modules.load_always();
     log::info!("{} modules loaded", modules.nr_loaded());
 
     let line = boot_line();
-    let session = Session { signals, modules };
-    let (outcome, ending) = match Config::parse(&line, &[]) {
-        Err(error) => (refused(&error), None),
-        Ok(Config { request: Request::Nothing, .. }) => {
-            session.list_after_a_while();
-            (Outcome::ok("no job on the kernel command line; no disk was touched"), Some(Ending::Shell))
-        }
-        Ok(Config { request: Request::Shell, .. }) => {
-            (Outcome::ok("a shell, as asked; no disk was touched"), Some(Ending::Shell))
-        }
-        Ok(Config { request: Request::Job { task, options }, wait, .. }) => {
-            (session.job(&task, &options, wait), None)
-        }
-    };
-    console(format_args!("{outcome}"));
-    ending.unwrap_or_else(|| outcome.ending(Endings::of(&line, &[])))
+    let desk = Desk { signals, modules, view };
+    let mut session = Session { desk, uevents, watch: Watch::default() };
+    let (outcome, ending) = session.boot(&line);
+    let work = view.change(|page| page.work);
+    view.end(&outcome, word_of(work, &outcome), steps(&outcome, ending));
+    view.leave(ending == Ending::Shell);
+    ending
+}
+
+/// Shows large that the session has died, and reads what the command line wants then.
+pub(super) fn after_crash(sentence: String) -> Ending {
+    let ending = Endings::of(&boot_line(), &[]).then_failed;
+    show_crash(sentence, ending == Ending::Shell);
+    ending
 }
 
 /// Tells why nothing runs, and makes it the result.
-fn refused(error: &dyn std::error::Error) -> Outcome {
-    Channel::Stderr.line(format_args!("ERROR: {error}"));
+pub(super) fn refused(error: &dyn std::error::Error) -> Outcome {
+    log::error!("{error}");
     Outcome::failed(error.to_string())
 }
 
-struct Session<'a> {
-    signals: Signals,
-    modules: Modules<'a>,
+fn word_of(work: Work, outcome: &Outcome) -> Word {
+    match outcome {
+        Outcome { was_done: true, .. } if work == Work::Saving => Word::AlreadySaved,
+        Outcome { was_done: true, .. } => Word::NothingToDo,
+        Outcome { exit: super::ending::INTERRUPTED, .. } => Word::Stopped,
+        _ => Word::of(work, outcome.verdict),
+    }
+}
+
+/// What the person before the screen is to do.
+fn steps(outcome: &Outcome, ending: Ending) -> Vec<String> {
+    let mut steps = Vec::new();
+    if outcome.can_go_on() {
+        steps.push("Start this stick again: it goes on where it stopped.".to_owned());
+    }
+    steps.push(
+        match ending {
+            Ending::PowerOff => "The machine switches itself off.",
+            Ending::Reboot => "The machine starts again.",
+            Ending::Halt => "The machine can be switched off now.",
+            Ending::Shell => "A shell follows.",
+        }
+        .to_owned(),
+    );
+    steps
 }
 
 /// How waiting for a job's devices ended.
 enum Waited {
     Found,
     NotOne(NotOne),
+    Stick(StickError),
     Restless,
     Stopped,
 }
 
+struct Session<'a> {
+    desk: Desk<'a>,
+    uevents: Option<Uevents>,
+    watch: Watch,
+}
+
 impl Session<'_> {
+    /// Reads what is to be done, does it, and says how to end.
+    fn boot(&mut self, line: &str) -> (Outcome, Ending) {
+        let read = if wants_shell(line) { Ok(Vec::new()) } else { self.configurations(line) };
+        let files = match read {
+            Ok(files) => files,
+            Err(why) => {
+                log::error!("{why}");
+                return (Outcome::failed(why), Endings::of(line, &[]).then_failed);
+            }
+        };
+        let files: Vec<_> = files.iter().map(ConfigFile::as_conf_file).collect();
+        let (outcome, ending) = match Config::parse(line, &files) {
+            Err(error) => (refused(&error), None),
+            Ok(config) => self.request(&config),
+        };
+        let ending = ending.unwrap_or_else(|| outcome.ending(Endings::of(line, &files)));
+        (outcome, ending)
+    }
+
+    fn request(&mut self, config: &Config) -> (Outcome, Option<Ending>) {
+        for console in &config.consoles {
+            let spec = ConsoleSpec { name: console.name.to_string(), speed: console.baud };
+            if let Err(cause) = self.desk.view.add_console(&spec) {
+                log::warn!("cannot print on {}: {cause}", console.name);
+            }
+        }
+        match &config.request {
+            Request::Nothing => {
+                self.list_after_a_while();
+                (Outcome::ok("no job was given; no disk was touched"), Some(Ending::Shell))
+            }
+            Request::Shell => {
+                (Outcome::ok("a shell, as asked; no disk was touched"), Some(Ending::Shell))
+            }
+            Request::Job { task, .. } => {
+                log::info!("the job: {config}");
+                (self.job(config, task), None)
+            }
+        }
+    }
+
+    /// The configurations on the stick that the boot menu names, if it names one.
+    fn configurations(&mut self, line: &str) -> Result<Vec<ConfigFile>, String> {
+        let Some(id) = stick_of(line) else { return Ok(Vec::new()) };
+        let begun = Instant::now();
+        loop {
+            self.listen(POLL);
+            let mut drives = self.watch.drives();
+            let marked = mark_stick(&mut drives, Some(id));
+            let stick = drives.iter().find(|drive| drive.is_stick && drive.is_known());
+            match (stick, marked) {
+                (Some(stick), Ok(())) => return stick::read_configurations(stick, id, &self.desk.modules),
+                // Which of them is to be believed?
+                (_, Err(error @ StickError::Several(..))) => return Err(error.to_string()),
+                (_, Err(error)) if begun.elapsed() >= STICK_WAIT => {
+                    list(&drives);
+                    return Err(error.to_string());
+                }
+                (None, Ok(())) if begun.elapsed() >= STICK_WAIT => {
+                    return Err("the stick does not say what is on it".to_owned());
+                }
+                _ if self.desk.signals.stop_asked() => {
+                    return Err("stopped while waiting for the stick; nothing was touched".to_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Does a job, from waiting for its devices to unmounting.
-    fn job(&self, task: &Task, options: &Text, wait: Duration) -> Outcome {
-        let mut watch = Watch::default();
-        let waited = self.wait_for(task, &mut watch, wait);
-        let drives = watch.drives();
+    fn job(&mut self, config: &Config, task: &Task) -> Outcome {
+        self.desk.view.begin(Work::Searching, None, None);
+        let waited = self.wait_for(config, task);
+        let mut drives = self.watch.drives();
+        // What is wrong with it was found while waiting.
+        let _told = mark_stick(&mut drives, config.stick.as_deref());
         match waited {
             Waited::Found => {}
             Waited::Stopped => {
@@ -107,212 +210,119 @@ impl Session<'_> {
                 list(&drives);
                 return refused(&error);
             }
+            Waited::Stick(error) => {
+                list(&drives);
+                return refused(&error);
+            }
         }
         let devices = match find(task, &drives) {
             Ok(devices) => devices,
             Err(error) => return refused(&error),
         };
-        if let Err(error) = judge(task, &devices, &drives) {
+        let jobs = Jobs::new(&self.desk, &self.watch, config, &drives);
+        if let Err(error) = judge(task, &devices, &drives)
+            && !(error.is_only_of_content() && jobs.has_begun(task, &devices))
+        {
             list(&drives);
             return refused(&error);
         }
-        // A drive that went and came back may have left its name to another.
-        let unchanged = || devices.drives().into_iter().all(|drive| watch.is_unchanged(drive));
-        self.carry_out(task, &devices, options, &unchanged)
+        jobs.carry_out(task, &devices)
     }
 
     /// Looks at the drives until the job's devices are there, each just once, and nothing more comes.
-    fn wait_for(&self, task: &Task, watch: &mut Watch, wait: Duration) -> Waited {
+    fn wait_for(&mut self, config: &Config, task: &Task) -> Waited {
         let begun = Instant::now();
-        let mut coldplug_at = begun;
         loop {
-            self.look(watch, &mut coldplug_at);
-            let found = find(task, &watch.drives()).map(|_| ());
+            let is_settled = self.watch.is_settled();
+            self.listen(if is_settled { LOOK.min(QUIET.saturating_sub(self.watch.quiet_for())) } else { POLL });
+            self.watch.show_hidden(task);
+            let mut drives = self.watch.drives();
+            let marked = mark_stick(&mut drives, config.stick.as_deref());
             let elapsed = begun.elapsed();
-            match found {
+            let is_quiet = self.watch.quiet_for() >= QUIET;
+            // What is there gets the time to say what it holds, however short the wait is.
+            let is_late = elapsed >= config.wait && (self.watch.is_settled() || elapsed >= config.wait + QUIET);
+            match (marked, find(task, &drives)) {
+                (Err(error @ StickError::Several(..)), _) => return Waited::Stick(error),
+                (Err(error), _) if is_late => return Waited::Stick(error),
                 // A drive that does not answer may hold the same name again; it gets as long as one that is missing.
-                Ok(()) if watch.quiet_for() >= QUIET && (watch.is_settled() || elapsed >= wait) => {
+                (Ok(()), Ok(_)) if is_quiet && (self.watch.is_settled() || elapsed >= config.wait) => {
                     return Waited::Found;
                 }
-                Ok(()) if elapsed >= wait + UNREST => return Waited::Restless,
-                // What is there gets the time to say what it holds, however short the wait is.
-                Err(error) if elapsed >= wait && (watch.is_settled() || elapsed >= wait + QUIET) => {
-                    return Waited::NotOne(error);
-                }
+                (_, Ok(_)) if elapsed >= config.wait + UNREST => return Waited::Restless,
+                (_, Err(error)) if is_late => return Waited::NotOne(error),
                 _ => {}
             }
-            if self.signals.stop_asked() {
+            if self.desk.signals.stop_asked() {
                 return Waited::Stopped;
             }
-            sleep(POLL);
         }
     }
 
-    /// Looks at the drives and, now and then, for devices that came late and want a module.
-    fn look(&self, watch: &mut Watch, coldplug_at: &mut Instant) {
-        watch.look();
-        if coldplug_at.elapsed() >= COLDPLUG {
-            self.modules.coldplug();
-            *coldplug_at = Instant::now();
+    /// Waits for news of devices, at most so long, and sees to them.
+    fn listen(&mut self, time: Duration) {
+        let uevents: Vec<_> = self.uevents.iter().map(AsFd::as_fd).collect();
+        self.desk.signals.take_children();
+        self.desk.signals.wait(&uevents, time);
+        let news = self.uevents.as_ref().map(Uevents::take).unwrap_or_default();
+        for modalias in &news.modaliases {
+            self.desk.modules.plug(modalias);
         }
+        if news.is_incomplete || self.uevents.is_none() {
+            self.desk.modules.coldplug();
+        }
+        self.watch.look();
     }
 
     /// Lists what is there once it has been read, for a boot without a job.
-    fn list_after_a_while(&self) {
-        let mut watch = Watch::default();
+    fn list_after_a_while(&mut self) {
         let begun = Instant::now();
-        let mut coldplug_at = begun;
         loop {
-            self.look(&mut watch, &mut coldplug_at);
-            let is_quiet = watch.quiet_for() >= QUIET && watch.is_settled();
-            if is_quiet || begun.elapsed() >= 2 * QUIET || self.signals.stop_asked() {
+            self.listen(POLL);
+            let is_quiet = self.watch.quiet_for() >= QUIET && self.watch.is_settled();
+            if is_quiet || begun.elapsed() >= 2 * QUIET || self.desk.signals.stop_asked() {
                 break;
             }
-            sleep(POLL);
         }
-        list(&watch.drives());
-    }
-
-    /// Mounts, runs the worker, unmounts. Everything was found and judged before.
-    fn carry_out(
-        &self,
-        task: &Task,
-        devices: &Devices<'_>,
-        options: &Text,
-        unchanged: &dyn Fn() -> bool,
-    ) -> Outcome {
-        let done = match (task, devices) {
-            (Task::Save { target, .. }, Devices::Save { sources, image }) => {
-                let mut outcome = Outcome::failed("there is nothing to save");
-                for source in sources {
-                    protect(source);
-                    let names = source.names("");
-                    let path = target.path.fill(&names).unwrap_or_default();
-                    let work =
-                        format!("save of /dev/{} to /dev/{}:{path}", source.part.name, image.part.name);
-                    outcome = self.with_image(image, true, &work, || {
-                        let to = below(IMAGE_POINT, &path).ok_or("the target's path is too long")?;
-                        Ok(self.work(task, &dev(source), &to, options, &work, unchanged))
-                    });
-                }
-                outcome
-            }
-            (Task::Restore { source, .. }, Devices::Restore { image, target }) => {
-                let work = format!(
-                    "restore of /dev/{}:{} to /dev/{}",
-                    image.part.name, source.path, target.part.name
-                );
-                self.with_image(image, false, &work, || {
-                    let from =
-                        below(IMAGE_POINT, source.path.as_str()).ok_or("the source's path is too long")?;
-                    Ok(self.work(task, &from, &dev(target), options, &work, unchanged))
-                })
-            }
-            (Task::Verify { source }, Devices::Verify { image }) => {
-                let work = format!("check of /dev/{}:{}", image.part.name, source.path);
-                self.with_image(image, false, &work, || {
-                    let from =
-                        below(IMAGE_POINT, source.path.as_str()).ok_or("the source's path is too long")?;
-                    Ok(self.work(task, &from, "", options, &work, unchanged))
-                })
-            }
-            (_, Devices::Clone { source, target }) => {
-                protect(source);
-                let work = format!("clone of /dev/{} to /dev/{}", source.part.name, target.part.name);
-                self.work(task, &dev(source), &dev(target), options, &work, unchanged)
-            }
-            _ => Outcome::failed("the devices are not those of the job"),
-        };
-        nix::unistd::sync();
-        done
-    }
-
-    /// Mounts what holds the image while `then` runs.
-    fn with_image(
-        &self,
-        image: &Pick<'_>,
-        writable: bool,
-        work: &str,
-        then: impl FnOnce() -> Result<Outcome, &'static str>,
-    ) -> Outcome {
-        let kind = match kind_of_images(image) {
-            Ok(kind) => kind,
-            Err(error) => return refused(&error),
-        };
-        // The kernel would ask for it by itself; asking first tells a missing driver from a damaged file system.
-        if !self.modules.request(&format!("fs-{kind}")) {
-            log::warn!("no kernel module for {kind}");
-        }
-        let mounted: Mounted = match mount_at(IMAGE_POINT, &image.part.path(), kind, writable) {
-            Ok(mounted) => mounted,
-            Err(error) => return refused(&error),
-        };
-        log::info!(
-            "/dev/{}: mounted {}",
-            image.part.name,
-            if writable { "for writing" } else { "read-only" }
-        );
-        let outcome = then().unwrap_or_else(Outcome::failed);
-        nix::unistd::sync();
-        match mounted.unmount() {
-            Ok(()) => outcome,
-            Err(errno) => Outcome::failed(format!("{work}: its file system cannot be unmounted: {errno}")),
-        }
-    }
-
-    /// Runs the worker, if the disks are still those that were judged.
-    fn work(
-        &self,
-        task: &Task,
-        from: &str,
-        to: &str,
-        options: &Text,
-        work: &str,
-        unchanged: &dyn Fn() -> bool,
-    ) -> Outcome {
-        let argv = match worker::argv(task, from, to, options) {
-            Ok(argv) => argv,
-            Err(error) => return refused(&error),
-        };
-        if !unchanged() {
-            return Outcome::failed(format!(
-                "{work}: a disk has gone since it was found; nothing was written"
-            ));
-        }
-        log::info!("ntfsrescue {}", argv.join(" "));
-        match worker::run(&argv, &self.signals) {
-            Ok(status) => {
-                log::info!("the worker has ended: {status}");
-                Outcome::of_worker(status, work)
-            }
-            Err(cause) => Outcome::failed(format!("{work}: the worker cannot be run: {cause}")),
-        }
-    }
-}
-
-fn dev(pick: &Pick<'_>) -> String {
-    pick.part.path().display().to_string()
-}
-
-/// Makes the kernel refuse writes to the source, whoever they come from.
-fn protect(source: &Pick<'_>) {
-    let path = source.part.path();
-    match File::open(&path).and_then(|device| sys::set_read_only(&device, true)) {
-        Ok(()) => log::info!("{}: read-only from here on", path.display()),
-        // Nothing here opens it for writing in any case.
-        Err(cause) => log::warn!("{}: cannot be set read-only: {cause}", path.display()),
+        list(&self.watch.drives());
     }
 }
 
 /// Lists every candidate.
 fn list(drives: &[Drive]) {
     if drives.is_empty() {
-        console(format_args!("No disk was found."));
+        log::info!("No disk was found.");
     }
     for drive in drives {
-        console(format_args!("{}", Line(drive, None)));
+        log::info!("{}", Line(drive, None));
         for part in &drive.parts {
-            console(format_args!("    {}", Line(drive, Some(part))));
+            log::info!("    {}", Line(drive, Some(part)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_in_one_word() {
+        let failed = |exit| Outcome { exit, ..Outcome::failed("") };
+        assert_eq!(word_of(Work::Saving, &Outcome::ok("")), Word::Saved);
+        assert_eq!(word_of(Work::Saving, &Outcome::was_done("")), Word::AlreadySaved);
+        assert_eq!(word_of(Work::Restoring, &Outcome::was_done("")), Word::NothingToDo);
+        assert_eq!(word_of(Work::Saving, &failed(6)), Word::Stopped);
+        assert_eq!(word_of(Work::Saving, &failed(4)), Word::Failed);
+        let damaged = Outcome { verdict: Verdict::Damaged, ..failed(3) };
+        assert_eq!(word_of(Work::Cloning, &damaged), Word::Damaged);
+    }
+
+    #[test]
+    fn what_can_go_on_says_so() {
+        let failed = |exit| Outcome { exit, ..Outcome::failed("") };
+        for exit in [4, 6, 7] {
+            assert_eq!(steps(&failed(exit), Ending::Halt).len(), 2, "{exit}");
+        }
+        assert_eq!(steps(&failed(1), Ending::Halt), ["The machine can be switched off now."]);
     }
 }
