@@ -127,6 +127,7 @@ impl Session<'_> {
         let mut coldplug_at = begun;
         loop {
             self.look(watch, &mut coldplug_at);
+            watch.show_ranges(task);
             let found = find(task, &watch.drives()).map(|_| ());
             let elapsed = begun.elapsed();
             match found {

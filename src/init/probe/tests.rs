@@ -35,7 +35,7 @@ fn found(fields: &[(usize, &[u8])], bad: &[u64]) -> Found {
     for (at, field) in fields {
         bytes[*at..*at + field.len()].copy_from_slice(field);
     }
-    probe(&Bytes { bytes, bad: bad.to_vec() })
+    probe(&Bytes { bytes, bad: bad.to_vec() }, None)
 }
 
 fn content(kind: Kind, label: &str, uuid: &str) -> Found {
@@ -139,7 +139,7 @@ fn only_zeros_are_blank() {
 fn nothing_is_told_from_unreadable() {
     assert_eq!(found(&[], &[]), Found::Nothing);
     assert_eq!(found(&[], &[0]), Found::Unreadable);
-    assert_eq!(probe(&Bytes { bytes: Vec::new(), bad: Vec::new() }), Found::Nothing);
+    assert_eq!(probe(&Bytes { bytes: Vec::new(), bad: Vec::new() }, None), Found::Nothing);
     let mbr: [(usize, &[u8]); 3] = [(450, &[7]), (458, &[1]), (510, &[0x55, 0xaa])];
     assert_eq!(found(&mbr, &[]), Found::Content(Content::other("partition table")));
 }
