@@ -47,6 +47,7 @@ const OWN_OPTIONS: &[&str] = &[
     "domain-out",
     "events",
     "finish",
+    "check-config",
 ];
 
 /// Those that take a value.
@@ -64,6 +65,7 @@ const LONG_WITH_VALUE: &[&str] = &[
     "domain-out",
     "events",
     "finish",
+    "check-config",
 ];
 const SHORT_WITH_VALUE: &[u8] = b"oO";
 
@@ -183,6 +185,10 @@ pub struct Args {
     /// Make the TARGET of a rescue that has ended complete, without its disk: mark what the map MAP says is missing
     #[arg(long, value_name = "MAP", value_hint = ValueHint::FilePath)]
     pub finish: Option<PathBuf>,
+
+    /// Check FILE, an ntfsrescue.conf of the bootable system, and tell its job in words; do nothing else
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, exclusive = true)]
+    pub check_config: Option<PathBuf>,
 
     /// The volume: a device or a file. With --restore-image: the image. With --finish: the target
     #[arg(value_name = "SOURCE")]

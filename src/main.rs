@@ -2,11 +2,13 @@
 //! a failing disk for one of these.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use ntfsrescue::args::{Args, ArgsError};
 use ntfsrescue::event::{Event, Observer};
 use ntfsrescue::init;
+use ntfsrescue::init::config::{self, ConfFile, Config};
 use ntfsrescue::interrupt::{self, Interrupt};
 use ntfsrescue::io::remote;
 use ntfsrescue::job::Job;
@@ -43,6 +45,9 @@ fn command_line(argv: Vec<OsString>) -> ExitCode {
         }
         Err(error) => return usage_error(&error),
     };
+    if let Some(file) = &args.check_config {
+        return check_config(file);
+    }
     let job = match Job::from_args(args) {
         Ok(job) => job,
         Err(error) => return usage_error(&error),
@@ -73,6 +78,27 @@ fn command_line(argv: Vec<OsString>) -> ExitCode {
                 _ => FAILED,
             };
             interrupt.signal().map_or(status.into(), |signal| interrupt::end_by(signal))
+        }
+    }
+}
+
+/// Tells the job of a configuration in words, as the boot would understand it.
+fn check_config(path: &Path) -> ExitCode {
+    let name = path.display().to_string();
+    let told = match config::read_file(path) {
+        Ok(bytes) => {
+            Config::parse("", &[ConfFile { name: &name, bytes: &bytes }]).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(format!("cannot read '{name}': {error}")),
+    };
+    match told {
+        Ok(config) => {
+            Channel::Stdout.line(format_args!("{config}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            Channel::Stderr.line(format_args!("ERROR: {error}"));
+            FAILED.into()
         }
     }
 }

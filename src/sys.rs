@@ -110,6 +110,11 @@ pub fn add_partition(disk: &File, number: u32, range: ByteRange) -> io::Result<(
     change_partition(disk, 1, number, range)
 }
 
+/// Makes the kernel show a partition no longer; one that is in use is refused (BLKPG). Nothing is read or written.
+pub fn remove_partition(disk: &File, number: u32) -> io::Result<()> {
+    change_partition(disk, 2, number, ByteRange { pos: 0, len: 0 })
+}
+
 /// Tells the kernel the new length of a partition that it shows, which may be in use (BLKPG). Nothing is written.
 pub fn resize_partition(disk: &File, number: u32, range: ByteRange) -> io::Result<()> {
     change_partition(disk, 3, number, range)

@@ -11,6 +11,7 @@ complete -c ntfsrescue -l report -d 'Write a report of what was saved and lost t
 complete -c ntfsrescue -l domain-out -d 'Write the bytes in use to FILE, as a domain map for \'ddrescue -m\'' -r -F
 complete -c ntfsrescue -l events -d 'Write events as lines to this open file descriptor' -r
 complete -c ntfsrescue -l finish -d 'Make the TARGET of a rescue that has ended complete, without its disk: mark what the map MAP says is missing' -r -F
+complete -c ntfsrescue -l check-config -d 'Check FILE, an ntfsrescue.conf of the bootable system, and tell its job in words; do nothing else' -r -F
 complete -c ntfsrescue -s s -l save-image -d 'Write the special image format'
 complete -c ntfsrescue -s r -l restore-image -d 'SOURCE is a special image; \'-\' is standard input'
 complete -c ntfsrescue -l rescue -d 'Go on after read errors: what cannot be read is marked BadSectoR'

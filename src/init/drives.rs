@@ -5,18 +5,29 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::probe::{Content, Found, Kind, probe};
-use super::spec::Escaped;
+use super::config::Task;
+use super::probe::{Content, Found, Kind, TABLE, ToldBy, probe};
+use super::spec::{DeviceSpec, Escaped, Volumes};
 use super::table::{PartType, Table};
+use crate::extent::ByteRange;
 use crate::io::disk::Disk;
+use crate::io::mounts::{Place, mounts_of};
 use crate::io::{identity, sysfs};
+use crate::sys;
 
 /// What is no drive of the machine, or the same one under a second name, or none that holds volumes.
 const NO_DRIVES: [&str; 7] = ["loop", "ram", "sr", "zram", "dm-", "md", "fd"];
+
+/// Where the kernel shows drives and partitions.
+const SYS_BLOCK: &str = "/sys/class/block";
+
+/// The last number that the kernel gives a partition.
+const LAST_NUMBER: u32 = 255;
 
 /// A drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,11 +125,13 @@ pub struct Watch {
     drives: BTreeMap<String, (Identity, Drive)>,
     changed_at: Instant,
     answers: (Sender<Told>, Receiver<Told>),
+    /// The last warning that would come again.
+    told: Option<String>,
 }
 
 impl Default for Watch {
     fn default() -> Watch {
-        Watch { drives: BTreeMap::new(), changed_at: Instant::now(), answers: channel() }
+        Watch { drives: BTreeMap::new(), changed_at: Instant::now(), answers: channel(), told: None }
     }
 }
 
@@ -145,9 +158,41 @@ impl Watch {
         self.take_answers();
     }
 
-    /// The drives that are there.
+    /// The drives that are there, and who uses them now.
     pub fn drives(&self) -> Vec<Drive> {
-        self.drives.values().map(|(_, drive)| drive.clone()).collect()
+        let mut drives: Vec<Drive> = self.drives.values().map(|(_, drive)| drive.clone()).collect();
+        let swaps = swaps();
+        for drive in &mut drives {
+            for part in &mut drive.parts {
+                part.held = holder_of(&drive.name, &part.name, &swaps);
+            }
+        }
+        drives
+    }
+
+    /// Makes the kernel show the stretches of disks that a task names, where their disks are here, each just once.
+    /// What it shows of a wrong table in a source's place goes, unless it is in use. Nothing is read or written. The
+    /// next look finds them.
+    pub fn show_ranges(&mut self, task: &Task) {
+        let drives: Vec<&Drive> = self.drives.values().map(|(_, drive)| drive).collect();
+        for Hidden { drive, number, range, in_the_way } in hidden_ranges(task, &drives) {
+            let what = format!("/dev/{}: bytes {}+{}", drive.name, range.pos, range.len);
+            let shown = open_drive(&drive.name).and_then(|disk| {
+                in_the_way.iter().try_for_each(|number| sys::remove_partition(&disk, *number))?;
+                sys::add_partition(&disk, number, range)
+            });
+            match shown {
+                Ok(()) => log::info!("{what} are partition {number} from here on"),
+                Err(cause) => {
+                    let told = format!("{what} cannot be shown as a partition: {cause}");
+                    // Tried again at each look.
+                    if self.told.as_ref() != Some(&told) {
+                        log::warn!("{told}");
+                        self.told = Some(told);
+                    }
+                }
+            }
+        }
     }
 
     /// Is this drive still the one that was watched, and not another that has got its name meanwhile?
@@ -208,26 +253,137 @@ fn same_parts(a: &Drive, b: &Drive) -> bool {
 
 /// Reads what only the drive itself can tell, most important first.
 fn read_drive(drive: &Drive, tell: &dyn Fn(String, Answer)) {
+    let mut types = BTreeMap::new();
     if drive.has_partitions() {
         let table = Disk::open(&Path::new("/dev").join(&drive.name)).ok().and_then(|disk| Table::read(&disk));
         for part in drive.parts.iter().filter(|part| part.number != 0) {
             let Some(table) = &table else { break };
             if let Some(uuid) = table.part_uuid(part.number, part.start) {
                 let kind = table.entry(part.number, part.start).map(|entry| entry.kind);
+                types.insert(part.number, kind);
                 tell(part.name.clone(), Answer::Entry(uuid, kind));
             }
         }
     }
     for part in drive.parts.iter().filter(|part| part.found == Found::Pending) {
         // An empty reader, or a device that is just going, cannot be opened.
-        let found = Disk::open(&part.path()).map_or(Found::Unreadable, |disk| probe(&disk));
-        tell(part.name.clone(), Answer::Found(found));
+        let disk = Disk::open(&part.path()).ok();
+        let part_type = types.get(&part.number).copied().flatten();
+        let found = disk.as_ref().map_or(Found::Unreadable, |disk| probe(disk, part_type));
+        let may_be_divided = part.number == 0
+            && match &found {
+                Found::Unreadable => true,
+                Found::Content(content) => *content == Content::other(TABLE),
+                Found::Nothing | Found::Pending => false,
+            };
+        // What is shown now has a reader of its own; then the drive is known for a divided one.
+        let is_shown = may_be_divided && disk.is_some_and(|disk| show_partitions(drive, &disk));
+        if !is_shown {
+            tell(part.name.clone(), Answer::Found(found));
+        }
     }
+}
+
+/// Makes the kernel show the partitions of a drive of which it shows none, where its table can be read after all.
+/// Nothing is written. Is there any now?
+fn show_partitions(drive: &Drive, disk: &Disk) -> bool {
+    // The kernel looks for them by itself when a disk is opened for the first time.
+    if !sysfs::partitions_of(&Path::new(SYS_BLOCK).join(&drive.name)).is_empty() {
+        return true;
+    }
+    let Some(table) = Table::read(disk) else { return false };
+    let mut nr_shown = 0;
+    for entry in table.distinct() {
+        match sys::add_partition(disk.file(), entry.number, entry.range) {
+            Ok(()) => nr_shown += 1,
+            Err(cause) => {
+                log::warn!("/dev/{}: partition {} cannot be shown: {cause}", drive.name, entry.number);
+            }
+        }
+    }
+    if nr_shown != 0 {
+        log::info!("/dev/{}: {nr_shown} partitions from a table that the kernel does not take", drive.name);
+    }
+    nr_shown != 0
+}
+
+fn open_drive(name: &str) -> std::io::Result<File> {
+    File::open(Path::new("/dev").join(name))
+}
+
+/// A stretch of a drive that is to be shown as a partition.
+#[derive(Debug, PartialEq, Eq)]
+struct Hidden<'a> {
+    drive: &'a Drive,
+    /// Free there.
+    number: u32,
+    range: ByteRange,
+    /// The partitions that share bytes with it, where it is only read.
+    in_the_way: Vec<u32>,
+}
+
+/// The stretches that a task names and no partition is, of drives that are here just once.
+fn hidden_ranges<'a>(task: &Task, drives: &[&'a Drive]) -> Vec<Hidden<'a>> {
+    let (source, target) = match task {
+        Task::Save { source: Volumes::One(source), .. } => (Some(source), None),
+        Task::Restore { target, .. } => (None, Some(target)),
+        Task::Clone { source, target, .. } => (Some(source), Some(target)),
+        Task::Save { source: Volumes::All, .. } | Task::Verify { .. } => (None, None),
+    };
+    let mut hidden: Vec<Hidden<'_>> = Vec::new();
+    let named = source.map(|spec| (spec, true)).into_iter().chain(target.map(|spec| (spec, false)));
+    for (spec, is_source) in named {
+        let DeviceSpec::Range(serial, range) = spec else { continue };
+        let mut fitting = drives.iter().copied().filter(|drive| drive.has_serial(serial));
+        let (Some(drive), None) = (fitting.next(), fitting.next()) else { continue };
+        let is_shown = |part: &Part| (part.start, part.size) == (range.pos, range.len);
+        if range.end() > drive.size || drive.parts.iter().any(is_shown) {
+            continue;
+        }
+        let is_free = |number: &u32| {
+            let is_taken = |other: &Hidden<'_>| other.drive.name == drive.name && other.number == *number;
+            !drive.parts.iter().any(|part| part.number == *number) && !hidden.iter().any(is_taken)
+        };
+        let shares = |part: &&Part| {
+            let end = part.start.saturating_add(part.size);
+            is_source && part.number != 0 && part.start.max(range.pos) < end.min(range.end())
+        };
+        let in_the_way = drive.parts.iter().filter(shares).map(|part| part.number).collect();
+        // From behind: the numbers in front are those of a table that may show up yet.
+        if let Some(number) = (1..=LAST_NUMBER).rev().find(is_free) {
+            hidden.push(Hidden { drive, number, range: *range, in_the_way });
+        }
+    }
+    hidden
+}
+
+/// The devices that memory is swapped to.
+fn swaps() -> Vec<Place> {
+    let table = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let paths = table.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next());
+    paths.filter_map(|path| Place::of(Path::new(path))).collect()
+}
+
+/// Who uses a partition, or a drive by its own name, in words that follow its name.
+fn holder_of(drive: &str, part: &str, swaps: &[Place]) -> Option<String> {
+    let place = Place::of(&Path::new("/dev").join(part))?;
+    if let Some(mount) = mounts_of(&place).first() {
+        return Some(format!("is mounted on {}", Escaped(&mount.point.to_string_lossy())));
+    }
+    if swaps.iter().any(|swap| swap.overlaps(&place)) {
+        return Some("is in use for swapping".to_owned());
+    }
+    // What lies on the whole drive uses each part of it.
+    [part, drive].into_iter().find_map(|name| {
+        let holders = Path::new(SYS_BLOCK).join(name).join("holders");
+        let holder = std::fs::read_dir(holders).ok()?.flatten().next()?;
+        Some(format!("is in use by {}", Escaped(&holder.file_name().to_string_lossy())))
+    })
 }
 
 /// Every drive in sysfs, with its partitions, nothing of it read.
 fn list_drives() -> Vec<(Identity, Drive)> {
-    let sys = Path::new("/sys/class/block");
+    let sys = Path::new(SYS_BLOCK);
     let names = std::fs::read_dir(sys).into_iter().flatten().flatten();
     let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
@@ -242,7 +398,7 @@ fn list_drives() -> Vec<(Identity, Drive)> {
             let own_parts = parts.iter().filter(|part| dir.join(part).exists());
             let mut found: Vec<_> = own_parts.filter_map(|part| read_part(&sys.join(part), part)).collect();
             found.sort_by_key(|part| part.number);
-            let content = Content::other("partition table");
+            let content = Content::other(TABLE);
             let whole = Part {
                 name: name.clone(),
                 number: 0,
@@ -306,7 +462,8 @@ impl fmt::Display for Line<'_> {
             None => {
                 write!(f, ", serial \"{}\"", Escaped(drive.serial()))?;
                 drive.serials.iter().skip(1).try_for_each(|also| write!(f, " or \"{}\"", Escaped(also)))?;
-                write!(f, ", model \"{}\"", Escaped(&drive.model))
+                write!(f, ", model \"{}\"", Escaped(&drive.model))?;
+                f.write_str(if drive.is_stick { ", the stick that this was booted from" } else { "" })
             }
             Some(part) => {
                 if part.number != 0 {
@@ -316,6 +473,9 @@ impl fmt::Display for Line<'_> {
                     if !text.is_empty() {
                         write!(f, ", {what} \"{}\"", Escaped(text))?;
                     }
+                }
+                if let Some(name) = part.part_type.and_then(PartType::name) {
+                    write!(f, ", type {name}")?;
                 }
                 match &part.found {
                     Found::Pending => f.write_str(", does not answer yet"),
@@ -329,9 +489,14 @@ impl fmt::Display for Line<'_> {
                         if !content.uuid.is_empty() {
                             write!(f, ", UUID \"{}\"", content.uuid)?;
                         }
-                        Ok(())
+                        match content.told_by {
+                            ToldBy::Itself => Ok(()),
+                            ToldBy::Backup => f.write_str(" (by the backup of its boot sector)"),
+                            ToldBy::PartType => f.write_str(" (by its type; no boot sector can be read)"),
+                        }
                     }
-                }
+                }?;
+                part.held.iter().try_for_each(|how| write!(f, ", {how}"))
             }
         }
     }
@@ -351,57 +516,4 @@ impl fmt::Display for Size {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drives_are_told_from_the_rest() {
-        for drive in ["sda", "sdaa", "vda", "nvme0n1", "mmcblk0", "xvda", "hda", "pmem0", "nbd0"] {
-            assert!(is_drive(drive), "{drive}");
-        }
-        for other in [
-            "loop0",
-            "ram1",
-            "sr0",
-            "zram0",
-            "dm-0",
-            "md127",
-            "fd0",
-            "nvme0c0n1",
-            "mmcblk0boot0",
-            "mmcblk0rpmb",
-        ] {
-            assert!(!is_drive(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn lists_escape_what_strangers_wrote() {
-        let content = Content::new(Kind::Ntfs, "a\x1b[2J".into(), "12".into());
-        let part = Part {
-            name: "vda1".into(),
-            number: 1,
-            start: 0,
-            size: 3 << 29,
-            part_label: "p".into(),
-            part_uuid: "u".into(),
-            part_type: None,
-            held: None,
-            found: Found::Content(content),
-        };
-        let drive = Drive {
-            name: "vda".into(),
-            size: 1 << 20,
-            model: "M".into(),
-            serials: vec!["S".into(), "T".into()],
-            parts: vec![part],
-            is_stick: false,
-        };
-        assert_eq!(Line(&drive, None).to_string(), "/dev/vda: 1.0 MiB, serial \"S\" or \"T\", model \"M\"");
-        assert_eq!(
-            Line(&drive, drive.parts.first()).to_string(),
-            "/dev/vda1: 1.5 GiB, partition 1 of serial \"S\", PARTUUID \"u\", PARTLABEL \"p\", ntfs, \
-             label \"a\\u{1b}[2J\", UUID \"12\""
-        );
-    }
-}
+mod tests;

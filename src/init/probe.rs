@@ -7,15 +7,19 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::table::Table;
+use super::table::{PartType, Table};
 use crate::event::{Event, Observer};
 use crate::io::Source;
 use crate::ntfs::Tolerance;
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
+use crate::ntfs::shutdown::{find_hiberfile, has_unclean_log, is_hibernated};
 use crate::ntfs::volume::{Volume, backup_boot_sector};
 
 /// Bytes of the first read: superblocks of ext (1024), LVM (512), md (0 and 4096) and swap (4086) lie in them.
 const HEAD: usize = 8 << 10;
+
+/// What a disk holds that is divided.
+pub const TABLE: &str = "partition table";
 
 /// Where btrfs keeps its superblock.
 const BTRFS_POS: u64 = 64 << 10;
@@ -24,6 +28,11 @@ const BTRFS_POS: u64 = 64 << 10;
 /// at the end the oldest RAID format within the last 128 KiB.
 const BLANK_START: usize = 64 << 10;
 const BLANK_END: usize = 128 << 10;
+
+/// How far from the end of a volume the backup of its boot sector is looked for, in bytes, and how much is read at
+/// once: a partition can be longer than the volume on it.
+const BACKUP_AREA: u64 = 16 << 20;
+const BACKUP_STEP: u64 = 1 << 20;
 
 /// Bytes of a FAT or exFAT root directory that are searched for the label, which comes first.
 const ROOT_DIR: usize = 4 << 10;
@@ -94,7 +103,7 @@ pub enum Left {
 pub enum ToldBy {
     /// Its own beginning.
     Itself,
-    /// The backup of its boot sector.
+    /// The backup of its boot sector, or its MFT.
     Backup,
     /// The type of its partition, in which no boot sector can be read.
     PartType,
@@ -123,21 +132,69 @@ pub enum Found {
     Content(Content),
 }
 
-/// Looks at a volume, or at a disk without partitions.
-pub fn probe(source: &dyn Source) -> Found {
-    let Some(head) = read_head(source) else {
-        // Even so it may be an NTFS volume whose backup boot sector can be read.
-        return probe_ntfs(source).map_or(Found::Unreadable, Found::Content);
-    };
-    let found = probe_head(source, &head)
-        .or_else(|| probe_btrfs(source))
-        .or_else(|| Table::read(source).map(|_| Content::other("partition table")))
-        .or_else(|| probe_ntfs(source));
-    match found {
-        Some(content) => Found::Content(content),
-        None if is_blank(source) => Found::Nothing,
-        None => Found::Content(Content::other("unknown data")),
+/// Looks at a volume, or at a disk without partitions. `part_type` is what the partition table says of it.
+pub fn probe(source: &dyn Source, part_type: Option<PartType>) -> Found {
+    if part_type.is_some_and(PartType::is_dynamic) {
+        // What begins here may go on on another disk.
+        return Found::Content(Content::other("dynamic disk (LDM)"));
     }
+    let head = read_head(source);
+    let table = || Table::read(source).map(|_| Content::other(TABLE));
+    let found = match &head {
+        Some(head) => probe_head(source, head)
+            .or_else(|| probe_btrfs(source))
+            .or_else(table)
+            .or_else(|| probe_ntfs(source)),
+        // Even so it may be a disk or a volume whose backup can be read.
+        None => table().or_else(|| probe_ntfs(source)),
+    };
+    let (end, is_whole) = match found {
+        Some(content) => return Found::Content(content),
+        None => search_backup(source),
+    };
+    match end {
+        Some(boot) => Found::Content(of_backup(&boot)),
+        None if head.is_some() && is_blank(source) => Found::Nothing,
+        None if head.is_some() => Found::Content(Content::other("unknown data")),
+        None if !is_whole && part_type.is_some_and(PartType::may_be_ntfs) => {
+            let content = Content::new(Kind::Ntfs, String::new(), String::new());
+            Found::Content(Content { told_by: ToldBy::PartType, ..content })
+        }
+        None => Found::Unreadable,
+    }
+}
+
+/// Looks for the backup of a boot sector backwards through the end of a volume, and tells whether all of that could be
+/// read. One read that fails ends it: a failing disk is to be spared.
+fn search_backup(source: &dyn Source) -> (Option<BootSector>, bool) {
+    let first = source.len().saturating_sub(BACKUP_AREA);
+    let mut end = source.len() / BACKUP_STEP * BACKUP_STEP;
+    // The last one is whatever is behind the others.
+    let mut len = source.len() - end;
+    let mut bytes = vec![0; BACKUP_STEP as usize];
+    loop {
+        let part = bytes.get_mut(..len as usize).unwrap_or_default();
+        if source.read_at(end, part).is_err() {
+            return (None, false);
+        }
+        if let Some(at) = BootSector::find_backup(end, part) {
+            return (part.get(at..).and_then(|bytes| BootSector::parse(bytes).ok()), true);
+        }
+        if end <= first {
+            return (None, true);
+        }
+        len = BACKUP_STEP;
+        end -= BACKUP_STEP;
+    }
+}
+
+fn of_backup(boot: &BootSector) -> Content {
+    let content = Content::new(Kind::Ntfs, String::new(), ntfs_uuid(boot.serial));
+    Content { told_by: ToldBy::Backup, ..content }
+}
+
+fn ntfs_uuid(serial: u64) -> String {
+    format!("{serial:016X}")
 }
 
 /// Are there only zeros where content of any kind shows: at the beginning, and at the end, where RAID and ZFS have
@@ -199,17 +256,30 @@ fn probe_head(source: &dyn Source, head: &[u8]) -> Option<Content> {
 
 /// NTFS, also where the boot sector or its neighbours are damaged.
 fn probe_ntfs(source: &dyn Source) -> Option<Content> {
-    let uuid = |serial: u64| format!("{serial:016X}");
-    if let Ok(volume) = Volume::open(source, Tolerance::RESCUE, &Unheard) {
-        let info = volume.info;
-        let content = Content::new(Kind::Ntfs, info.label.as_str().to_owned(), uuid(info.serial));
-        let left = info.version.map(|_| if info.is_dirty { Left::Dirty } else { Left::InOrder });
-        return Some(Content { left, ..content });
-    }
     let mut bytes = [0; BOOT_SECTOR_LEN];
     let first = source.read_at(0, &mut bytes).ok().and_then(|()| BootSector::parse(&bytes).ok());
-    let boot = first.or_else(|| backup_boot_sector(source).map(|(_, boot)| boot))?;
-    Some(Content::new(Kind::Ntfs, String::new(), uuid(boot.serial)))
+    if let Ok(volume) = Volume::open(source, Tolerance::RESCUE, &Unheard) {
+        let info = &volume.info;
+        let told_by = if first.is_some() { ToldBy::Itself } else { ToldBy::Backup };
+        let content = Content::new(Kind::Ntfs, info.label.as_str().to_owned(), ntfs_uuid(info.serial));
+        return Some(Content { left: how_left(&volume), told_by, ..content });
+    }
+    if let Some(boot) = first {
+        return Some(Content::new(Kind::Ntfs, String::new(), ntfs_uuid(boot.serial)));
+    }
+    backup_boot_sector(source).map(|(_, boot)| of_backup(&boot))
+}
+
+/// How a volume was left. None where that cannot be told.
+fn how_left(volume: &Volume<'_>) -> Option<Left> {
+    volume.info.version?;
+    if volume.info.is_dirty {
+        return Some(Left::Dirty);
+    }
+    if find_hiberfile(volume)?.is_some_and(|hiberfile| is_hibernated(volume, hiberfile)) {
+        return Some(Left::Asleep);
+    }
+    Some(if has_unclean_log(volume) { Left::Open } else { Left::InOrder })
 }
 
 /// Nobody is told what is odd about a disk that is only being looked at.

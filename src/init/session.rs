@@ -235,7 +235,7 @@ impl Session<'_> {
         loop {
             let is_settled = self.watch.is_settled();
             self.listen(if is_settled { LOOK.min(QUIET.saturating_sub(self.watch.quiet_for())) } else { POLL });
-            self.watch.show_hidden(task);
+            self.watch.show_ranges(task);
             let mut drives = self.watch.drives();
             let marked = mark_stick(&mut drives, config.stick.as_deref());
             let elapsed = begun.elapsed();

@@ -113,10 +113,15 @@ impl<'a> FileName<'a> {
     /// The name in this attribute, if it is one.
     pub fn of(attribute: &Attribute<'a>) -> Option<FileName<'a>> {
         let Body::Resident(value) = attribute.body else { return None };
+        FileName::parse(value).filter(|_| attribute.kind == types::FILE_NAME)
+    }
+
+    /// The name in the value of a `$FILE_NAME`, which is also the key of an entry in a folder's index.
+    pub fn parse(value: &'a [u8]) -> Option<FileName<'a>> {
         let (raw, rest) = FileNameLayout::ref_from_prefix(value).ok()?;
         let name = rest.get(..2 * usize::from(raw.name_length))?;
-        let is_name = attribute.kind == types::FILE_NAME && !name.is_empty();
-        is_name.then_some(FileName { parent: raw.parent.get(), name, is_dos: raw.namespace == DOS })
+        let is_dos = raw.namespace == DOS;
+        (!name.is_empty()).then_some(FileName { parent: raw.parent.get(), name, is_dos })
     }
 }
 

@@ -453,7 +453,7 @@ pub(super) fn is_bad_clusters(base: u64, attribute: &Attribute<'_>) -> bool {
 }
 
 /// Where Windows keeps its memory while it sleeps: a file of this name in the root folder, UTF-16LE and as long.
-const HIBERFILE: &[u8] = b"h\0i\0b\0e\0r\0f\0i\0l\0.\0s\0y\0s\0";
+pub(super) const HIBERFILE: &[u8] = b"h\0i\0b\0e\0r\0f\0i\0l\0.\0s\0y\0s\0";
 
 /// Is this the name of the file with Windows's memory?
 fn is_hiberfile(attribute: &Attribute<'_>) -> bool {

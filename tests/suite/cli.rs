@@ -367,3 +367,28 @@ fn strict_tells_losses_by_status() {
         editor.write(pos, &saved);
     }
 }
+
+#[test]
+fn a_configuration_is_told_in_words_or_refused() {
+    let place = Place::new();
+    let file = place.at("ntfsrescue.conf");
+    let check = |text: &[u8]| {
+        std::fs::write(&file, text).unwrap();
+        ours(["--check-config", crate::tools::text(&file)])
+    };
+    let said = check(b"action = save\r\nsource = all\r\ntarget = LABEL=RESCUE:/{serial}-{part}.img\r\n").ok();
+    assert_eq!(
+        said.stdout,
+        "save: every NTFS volume, to LABEL=RESCUE:/{serial}-{part}.img; then power off, after a failure halt\n"
+    );
+    assert_eq!(check(b"# nothing yet\n").ok().stdout, "no job: no disk is touched\n");
+    let said = check(b"action = save\n\ntraget = x\n").exits(1);
+    assert!(
+        said.stderr.contains("/ntfsrescue.conf, line 3: traget: unknown key; keys are action, "),
+        "{}",
+        said.stderr
+    );
+    check(b"\xff").exits(1).says("line 1: found bytes that are no UTF-8");
+    ours(["--check-config", text(&place.at("absent"))]).exits(1).says("ERROR: cannot read '");
+    ours(["--check-config", text(&file), "-q"]).exits(1).says("cannot be used with");
+}

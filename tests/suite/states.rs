@@ -3,6 +3,9 @@
 
 use std::path::Path;
 
+use ntfsrescue::init::probe::{Found, Left, probe};
+use ntfsrescue::io::disk::Disk;
+
 use crate::edit::{Editor, RestartPage};
 use crate::tools::{Said, assert_same, noise, ntfsclone, ours, text};
 use crate::volumes::{Mounted, Place, given, mkntfs};
@@ -28,9 +31,26 @@ fn assert_told(said: &Said, states: &[&str]) {
     }
 }
 
+/// At boot the volume is taken for one that was left so.
+#[track_caller]
+fn assert_left(volume: &Path, left: Left) {
+    match probe(&Disk::open(volume).unwrap(), None) {
+        Found::Content(content) => assert_eq!(content.left, Some(left)),
+        other => panic!("found {other:?}"),
+    }
+}
+
 /// The volume is in these states, and cloned and saved all the same, as ntfsclone saves it.
 #[track_caller]
 fn assert_is(volume: &Path, states: &[&str]) {
+    assert_left(
+        volume,
+        match states {
+            states if states.contains(&ASLEEP) => Left::Asleep,
+            states if states.contains(&UNCLEAN) => Left::Open,
+            _ => Left::InOrder,
+        },
+    );
     let place = Place::new();
     let at = |name| place.at(name);
     assert_told(&ours(["-q", "-o", text(&at("clone")), text(volume)]).ok(), states);
@@ -68,6 +88,26 @@ fn hibernated() {
         std::fs::write(mounted.path().join(name), content).unwrap();
         drop(mounted);
         assert_is(&volume, states);
+    }
+}
+
+#[test]
+fn asleep_beside_many_files() {
+    // So many that the root folder has an index of blocks; the name is in different ones of them.
+    for others in ["i", "a", "z"] {
+        let place = Place::new();
+        let volume = new_volume(&place);
+        let mounted = Mounted::new(&volume, "big_writes");
+        for i in 0..300 {
+            let name = if i % 2 == 0 { others } else { "a" };
+            std::fs::write(mounted.path().join(format!("{name}{i} with a long name")), "").unwrap();
+        }
+        drop(mounted);
+        assert_left(&volume, Left::InOrder);
+        let mounted = Mounted::new(&volume, "big_writes");
+        std::fs::write(mounted.path().join("hiberfil.sys"), "HIBR").unwrap();
+        drop(mounted);
+        assert_left(&volume, Left::Asleep);
     }
 }
 
@@ -148,6 +188,7 @@ fn all_at_once() {
     assert_is(&volume, &[ASLEEP, UNCLEAN]);
     // Only the dirty flag keeps a volume from being copied, with ntfsclone too.
     editor.make_dirty();
+    assert_left(&volume, Left::Dirty);
     let (clone, source) = (place.at("clone"), text(&volume));
     ours(["-o", text(&clone), source]).exits(1).says("ERROR: the volume is marked dirty");
     ntfsclone(["-o", text(&clone), source]).exits(1);

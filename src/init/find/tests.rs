@@ -1,6 +1,7 @@
 //! Two drives as QEMU has them: `vda` with an NTFS partition and an empty one, `vdb` an unpartitioned ext4 disk.
 
 use super::*;
+use crate::extent::ByteRange;
 
 fn content(kind: Kind, label: &str, uuid: &str) -> Found {
     let left = (kind == Kind::Ntfs).then_some(Left::InOrder);
@@ -174,4 +175,197 @@ fn a_whole_disk_that_cannot_be_read_counts_as_full() {
 fn a_restore_keeps_off_its_image() {
     let drives = machine();
     assert!(judged(&restore("/dev/vdb", "whole:B"), &drives).unwrap_err().contains("share bytes"));
+}
+
+/// A machine with a stick: `vds` with an ESP, a data partition that images lie on, and one for neither.
+fn with_stick() -> Vec<Drive> {
+    let mut drives = machine();
+    let mut parts = vec![
+        part("vds", 0, content(Kind::Other("partition table"), "", "")),
+        part("vds1", 1, content(Kind::Vfat, "BOOT", "1-1")),
+        part("vds2", 2, content(Kind::Ext4, "DATA", "e-5")),
+        part("vds3", 3, content(Kind::Ntfs, "NTFS", "00FF")),
+    ];
+    parts[1].part_type = Some(PartType::Mbr(0xef));
+    parts[2].part_type = Some(PartType::Mbr(0x83));
+    drives.push(drive("vds", "S", parts));
+    mark_stick(&mut drives, Some("UUID-vds1")).unwrap();
+    drives
+}
+
+fn save(source: &str, target: &str) -> Task {
+    Task::Save { source: Volumes::parse(source).unwrap(), target: ImageSpec::parse(target).unwrap() }
+}
+
+#[test]
+fn the_stick_is_the_only_disk_with_its_partition() {
+    let marked = |drives: &[Drive]| -> Vec<String> {
+        drives.iter().filter(|drive| drive.is_stick).map(|drive| drive.name.clone()).collect()
+    };
+    let mut drives = with_stick();
+    assert_eq!(marked(&drives), ["vds"]);
+    drives[1].parts.push(part("vdb1", 1, Found::Nothing));
+    drives[1].parts[1].part_uuid = "uuid-vds1".into();
+    let two = mark_stick(&mut drives, Some("uuid-vds1")).unwrap_err();
+    assert_eq!(
+        two.to_string(),
+        "2 disks have the stick's PARTUUID uuid-vds1 (/dev/vdb, /dev/vds), wanted one: unplug the other"
+    );
+    assert_eq!(marked(&drives), ["vdb", "vds"]);
+    for wanted in ["uuid-x", ""] {
+        assert_eq!(mark_stick(&mut drives, Some(wanted)), Err(StickError::Absent(wanted.into())));
+        assert!(marked(&drives).is_empty());
+    }
+    assert_eq!(mark_stick(&mut drives, None), Ok(()));
+}
+
+#[test]
+fn the_stick_is_never_overwritten() {
+    let drives = with_stick();
+    for target in ["/dev/vds", "/dev/vds1", "/dev/vds2", "/dev/vds3"] {
+        let refused = judged(&restore(target, "whole:S"), &drives).unwrap_err();
+        assert_eq!(
+            refused,
+            format!("target {target} is on the stick that this was booted from, which is never overwritten")
+        );
+        let clone = Task::Clone {
+            source: DeviceSpec::source("/dev/vda1").unwrap(),
+            target: DeviceSpec::target(target).unwrap(),
+            confirm: Confirm::parse("whole:S").unwrap(),
+        };
+        assert_eq!(judged(&clone, &drives).unwrap_err(), refused);
+    }
+}
+
+#[test]
+fn only_the_sticks_data_partition_takes_images() {
+    let drives = with_stick();
+    assert_eq!(judged(&save("/dev/vda1", "LABEL=DATA:/x"), &drives), Ok(()));
+    for target in ["LABEL=BOOT", "/dev/vds", "LABEL=NTFS"] {
+        let refused = judged(&save("/dev/vda1", &format!("{target}:/x")), &drives).unwrap_err();
+        assert!(refused.contains("wanted its data partition"), "{refused}");
+    }
+}
+
+#[test]
+fn auto_and_all_look_away_from_the_stick_and_the_target() {
+    let mut drives = with_stick();
+    let names = |task: &Task, drives: &[Drive]| -> Result<Vec<String>, String> {
+        match find(task, drives).map_err(|error| error.to_string())? {
+            Devices::Save { sources, .. } => Ok(sources.iter().map(|pick| pick.part.name.clone()).collect()),
+            _ => panic!(),
+        }
+    };
+    let each = "LABEL=RESCUE:/{serial}-{part}.img";
+    assert_eq!(names(&save("auto", "LABEL=RESCUE:/x"), &drives).unwrap(), ["vda1"]);
+    assert_eq!(names(&save("all", each), &drives).unwrap(), ["vda1"]);
+    drives[0].parts[2].found = content(Kind::Ntfs, "Data", "00AC");
+    drives[0].parts[2].size = 1 << 20;
+    drives[2].parts[0].found = content(Kind::Ntfs, "Whole", "00AD");
+    assert_eq!(names(&save("all", each), &drives).unwrap(), ["vda2", "vda1", "vdc"], "the smallest first");
+    assert_eq!(judged(&save("all", each), &drives), Ok(()));
+    drives[1].parts.push(part("vdb1", 1, content(Kind::Ntfs, "Old", "00AE")));
+    assert_eq!(names(&save("all", each), &drives).unwrap().len(), 3, "not beside the target");
+    let none = names(&save("all", each), &drives[1..2]).unwrap_err();
+    assert!(none.starts_with("source all: nothing here matches, wanted at least one NTFS volume"), "{none}");
+}
+
+#[test]
+fn each_of_all_has_its_own_file() {
+    let mut drives = machine();
+    drives[2].parts[0].found = content(Kind::Ntfs, "", "");
+    let task = |name: &str| save("all", &format!("LABEL=RESCUE:/{name}{{serial}}-{{part}}.img"));
+    assert_eq!(judged(&task(""), &drives), Ok(()));
+    drives[2].parts[0].number = 1;
+    for (a, b) in [("", ""), ("Disk 1", "disk?1")] {
+        drives[0].serials = vec![a.into()];
+        drives[2].serials = vec![b.into()];
+        let refused = judged(&task(""), &drives).unwrap_err();
+        assert!(refused.contains("/dev/vda1 and /dev/vdc would be saved to the same file /"), "{refused}");
+    }
+    assert_eq!(judged(&task("{uuid}"), &drives), Ok(()));
+}
+
+#[test]
+fn what_is_in_use_is_not_overwritten() {
+    let drives = machine();
+    let held = |name: &str| {
+        let mut drives = drives.clone();
+        let parts = drives.iter_mut().flat_map(|drive| &mut drive.parts);
+        parts.filter(|part| part.name == name).for_each(|part| part.held = Some("is mounted on /x".into()));
+        drives
+    };
+    for (target, used) in
+        [("/dev/vda2", "vda2"), ("/dev/vda", "vda"), ("/dev/vda", "vda1"), ("/dev/vdc", "vdc")]
+    {
+        assert_eq!(
+            judged(&restore(target, "whole:A,whole:C"), &held(used)).unwrap_err(),
+            format!("target {target} cannot be overwritten: /dev/{used} is mounted on /x")
+        );
+    }
+    assert_eq!(judged(&restore("/dev/vda2", "A"), &held("vda1")), Ok(()), "its neighbour");
+    assert_eq!(judged(&save("/dev/vda1", "LABEL=RESCUE:/x"), &held("vdb")), Ok(()), "images lie on it");
+}
+
+#[test]
+fn partitions_of_a_hostile_table_share_bytes() {
+    let mut drives = machine();
+    drives[0].parts[2].start = drives[0].parts[1].start + 512;
+    let clone = Task::Clone {
+        source: DeviceSpec::source("/dev/vda1").unwrap(),
+        target: DeviceSpec::target("/dev/vda2").unwrap(),
+        confirm: Confirm::parse("A").unwrap(),
+    };
+    assert!(judged(&clone, &drives).unwrap_err().contains("share bytes"));
+    drives[0].parts[1].held = Some("is mounted on /x".into());
+    assert!(judged(&restore("/dev/vda2", "A"), &drives).unwrap_err().contains("/dev/vda1 is mounted on /x"));
+    drives[0].parts[1].size = u64::MAX;
+    assert!(judged(&clone, &drives).unwrap_err().contains("share bytes"));
+}
+
+#[test]
+fn a_stretch_is_the_partition_that_was_shown_for_it() {
+    let mut drives = machine();
+    let spec =
+        |pos: u64, len: u64| DeviceSpec::Range(super::super::cmdline::text("A"), ByteRange { pos, len });
+    let restore = |target: DeviceSpec| Task::Restore {
+        source: ImageSpec::parse("LABEL=RESCUE:/x.img").unwrap(),
+        target,
+        confirm: Confirm::parse("A").unwrap(),
+    };
+    assert_eq!(judged(&restore(spec(2 << 30, 2 << 30)), &drives), Ok(()));
+    for (pos, len) in [(2 << 30, 1 << 30), (1 << 30, 2 << 30)] {
+        assert!(judged(&restore(spec(pos, len)), &drives).unwrap_err().contains("nothing here matches"));
+    }
+    // Over a partition table nothing is restored but a whole disk.
+    for (start, size) in [(0, 4096), (16384, 1 << 20), (7 << 30, 1 << 30), (7 << 30, (1 << 30) - 4096)] {
+        let mut shown = part("vda255", 255, Found::Nothing);
+        (shown.start, shown.size, shown.part_uuid) = (start, size, String::new());
+        drives[0].parts.truncate(3);
+        drives[0].parts.push(shown);
+        let refused = judged(&restore(spec(start, size)), &drives).unwrap_err();
+        assert!(refused.contains("/dev/vda255 holds the disk's partition table"), "{refused}");
+    }
+    drives[0].parts[3].start = 1 << 20;
+    drives[0].parts[3].size = 1 << 20;
+    assert_eq!(judged(&restore(spec(1 << 20, 1 << 20)), &drives), Ok(()));
+}
+
+#[test]
+fn ntfs_takes_images_only_where_it_was_left_in_order() {
+    let mut drives = machine();
+    for (left, why) in [
+        (Some(Left::Dirty), "marked for a check"),
+        (Some(Left::Asleep), "hibernated"),
+        (Some(Left::Open), "fast startup"),
+        (None, "too damaged"),
+    ] {
+        if let Found::Content(content) = &mut drives[0].parts[1].found {
+            content.left = left;
+        }
+        let refused = judged(&save("/dev/vda2", "UUID=00AB:/x"), &drives).unwrap_err();
+        assert!(refused.starts_with("/dev/vda1: the NTFS file system is not mounted for writing: "));
+        assert!(refused.contains(why), "{refused}");
+        assert_eq!(judged(&save("/dev/vda1", "LABEL=RESCUE:/x"), &drives), Ok(()), "as a source");
+    }
 }

@@ -4,6 +4,9 @@ use super::*;
 use crate::io::ReadError;
 use crate::ntfs::boot::tests::boot_sector;
 
+/// Of the boot sectors that are made here.
+const SERIAL: &str = "1122334455667788";
+
 /// A disk in memory with bad sectors.
 struct Bytes {
     bytes: Vec<u8>,
@@ -35,7 +38,7 @@ fn found(fields: &[(usize, &[u8])], bad: &[u64]) -> Found {
     for (at, field) in fields {
         bytes[*at..*at + field.len()].copy_from_slice(field);
     }
-    probe(&Bytes { bytes, bad: bad.to_vec() })
+    probe(&Bytes { bytes, bad: bad.to_vec() }, None)
 }
 
 fn content(kind: Kind, label: &str, uuid: &str) -> Found {
@@ -118,13 +121,57 @@ fn exfat_has_its_label_in_the_root_directory() {
 fn ntfs_by_either_boot_sector() {
     let boot = boot_sector(512, 8, 2047, -10);
     // Nothing tells that such a volume is clean.
-    let unknown = Content::new(Kind::Ntfs, String::new(), "1122334455667788".into());
-    let serial = Found::Content(unknown);
+    let unknown = Content::new(Kind::Ntfs, String::new(), SERIAL.into());
+    let serial = Found::Content(unknown.clone());
+    let backup = Found::Content(Content { told_by: ToldBy::Backup, ..unknown });
     assert_eq!(found(&[(0, &boot)], &[]), serial, "although its MFT is nothing");
-    assert_eq!(found(&[(2047 * 512, &boot)], &[]), serial, "the first one overwritten");
-    assert_eq!(found(&[(2047 * 512, &boot)], &[0, 2]), serial, "the first one unreadable");
+    assert_eq!(found(&[(2047 * 512, &boot)], &[]), backup, "the first one overwritten");
+    assert_eq!(found(&[(2047 * 512, &boot)], &[0, 2]), backup, "the first one unreadable");
     let bitlocker = found(&[(3, b"-FVE-FS-")], &[]);
     assert_eq!(bitlocker, Found::Content(Content::other("BitLocker")));
+}
+
+#[test]
+fn a_backup_is_found_in_a_partition_longer_than_its_volume() {
+    // 20 MiB and a bit, with a volume that ends so many sectors before its end.
+    let nr_sectors = 40_963;
+    let searched = |before: usize, bad: &[u64]| {
+        let at = nr_sectors - before;
+        let mut bytes = vec![0xe5; nr_sectors * 512];
+        let boot = boot_sector(512, 8, at as u64, -10);
+        bytes[at * 512..at * 512 + 512].copy_from_slice(&boot);
+        probe(&Bytes { bytes, bad: bad.to_vec() }, None)
+    };
+    let backup =
+        Content { told_by: ToldBy::Backup, ..Content::new(Kind::Ntfs, String::new(), SERIAL.into()) };
+    for before in [1, 2, 3, 4, 2050, 2052, 16 << 11] {
+        assert_eq!(searched(before, &[]), Found::Content(backup.clone()), "{before} sectors before the end");
+    }
+    let unknown = Found::Content(Content::other("unknown data"));
+    assert_eq!(searched(18 << 11, &[]), unknown, "too far away");
+    assert_eq!(searched(3000, &[nr_sectors as u64 - 100]), unknown, "behind a read that fails");
+}
+
+#[test]
+fn the_partition_type_tells_what_cannot_be_read() {
+    let basic = Some(PartType::Mbr(7));
+    let unreadable =
+        |bad: &[u64], part_type| probe(&Bytes { bytes: vec![0; 20 << 20], bad: bad.to_vec() }, part_type);
+    let by_type =
+        Content { told_by: ToldBy::PartType, ..Content::new(Kind::Ntfs, String::new(), String::new()) };
+    assert_eq!(unreadable(&[0, 2, 40_959], basic), Found::Content(by_type));
+    assert_eq!(unreadable(&[0, 2, 40_959], Some(PartType::Mbr(0x83))), Found::Unreadable);
+    assert_eq!(unreadable(&[0, 2, 40_959], None), Found::Unreadable);
+    assert_eq!(unreadable(&[0, 2], basic), Found::Unreadable, "the end can be read, and is blank");
+    assert_eq!(unreadable(&[], basic), Found::Nothing, "blank");
+}
+
+#[test]
+fn a_part_of_a_dynamic_disk_is_no_volume() {
+    let mut bytes = vec![0; 1 << 20];
+    bytes[..512].copy_from_slice(&boot_sector(512, 8, 2047, -10));
+    let dynamic = probe(&Bytes { bytes, bad: Vec::new() }, Some(PartType::Mbr(0x42)));
+    assert_eq!(dynamic, Found::Content(Content::other("dynamic disk (LDM)")));
 }
 
 #[test]
@@ -139,7 +186,7 @@ fn only_zeros_are_blank() {
 fn nothing_is_told_from_unreadable() {
     assert_eq!(found(&[], &[]), Found::Nothing);
     assert_eq!(found(&[], &[0]), Found::Unreadable);
-    assert_eq!(probe(&Bytes { bytes: Vec::new(), bad: Vec::new() }), Found::Nothing);
+    assert_eq!(probe(&Bytes { bytes: Vec::new(), bad: Vec::new() }, None), Found::Nothing);
     let mbr: [(usize, &[u8]); 3] = [(450, &[7]), (458, &[1]), (510, &[0x55, 0xaa])];
     assert_eq!(found(&mbr, &[]), Found::Content(Content::other("partition table")));
 }

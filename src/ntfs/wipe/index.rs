@@ -1,11 +1,11 @@
-//! Wiping indexes: the root, which lies in a record, and the blocks of its tree.
+//! Wiping indexes: the root, which lies in a record, and the blocks of its tree. Reading the names in those of folders.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::value::{FILE_NAME_TIMES, file_name_len};
 use super::{Wiped, Wiping, through_fixups, wipe_times, zero, zero_between, zero_from};
-use crate::ntfs::fixup::{Fixups, Start};
+use crate::ntfs::fixup::{Fixups, STRIDE, Start};
 use crate::ntfs::record::Fault;
 
 /// What an index's entries are.
@@ -95,6 +95,45 @@ pub fn block_size(root: &[u8]) -> Option<u32> {
     let (root, rest) = Root::ref_from_prefix(root).ok()?;
     let (header, _) = Header::ref_from_prefix(rest).ok()?;
     (header.flags & IS_LARGE != 0).then(|| root.block_size.get())
+}
+
+/// The files that the root of a folder's index names: reference and key of each entry.
+pub fn root_entries(root: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    entries(root, size_of::<Root>())
+}
+
+/// Likewise for a block, whose fixups are applied here. None where it is no whole block of an index.
+pub fn block_entries(block: &mut [u8]) -> Option<impl Iterator<Item = (u64, &[u8])>> {
+    if block.first_chunk() != Some(b"INDX") {
+        return None;
+    }
+    let fixups = Fixups::find(block, size_of::<Block>() + size_of::<Header>()).ok()?;
+    if fixups.first_torn(block).is_some() {
+        return None;
+    }
+    fixups.apply(block, block.len() / STRIDE);
+    Some(entries(block, size_of::<Block>()))
+}
+
+/// The entries that the header at byte `at` tells of, as far as they make sense.
+fn entries(bytes: &[u8], at: usize) -> impl Iterator<Item = (u64, &[u8])> {
+    let header = bytes.get(at..).and_then(|bytes| Header::ref_from_prefix(bytes).ok());
+    let (first, used) = header.map_or((0, 0), |(header, _)| {
+        (
+            at.saturating_add(header.entries_offset.get() as usize),
+            at.saturating_add(header.used.get() as usize),
+        )
+    });
+    let mut rest = bytes.get(first..used.min(bytes.len())).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (entry, behind) = Entry::ref_from_prefix(rest).ok()?;
+        let len = usize::from(entry.len.get()).max(size_of::<Entry>());
+        let key = behind.get(..usize::from(entry.key_len.get()))?;
+        // The reference of a file takes the place of what other indexes have there.
+        let reference = u64::from_le_bytes(*rest.first_chunk()?);
+        rest = rest.get(len..).unwrap_or_default();
+        (entry.flags.get() & IS_LAST == 0).then_some((reference, key))
+    })
 }
 
 /// Wipes the value of an `$INDEX_ROOT`.
