@@ -47,6 +47,8 @@ const OWN_OPTIONS: &[&str] = &[
     "domain-out",
     "events",
     "finish",
+    "verify",
+    "no-verify",
 ];
 
 /// Those that take a value.
@@ -175,6 +177,14 @@ pub struct Args {
     /// Write the bytes in use to FILE, as a domain map for 'ddrescue -m'
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub domain_out: Option<PathBuf>,
+
+    /// With --restore-image: read the target back when it is written, and compare it with the image
+    #[arg(long, overrides_with = "verify")]
+    pub verify: bool,
+
+    /// Do not, whatever --verify says
+    #[arg(long, overrides_with = "no_verify")]
+    pub no_verify: bool,
 
     /// Write events as lines to this open file descriptor
     #[arg(long, value_name = "FD")]

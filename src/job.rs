@@ -85,6 +85,14 @@ impl SourceName {
             SourceName::Stdin => None,
         }
     }
+
+    /// Does it give its bytes only once, as a pipe does? What is not there is told when it is opened.
+    pub fn is_stream(&self) -> bool {
+        self.path().is_none_or(|path| {
+            std::fs::metadata(path)
+                .is_ok_and(|metadata| !metadata.is_file() && !metadata.file_type().is_block_device())
+        })
+    }
 }
 
 /// What a copy of metadata only keeps.
@@ -105,6 +113,8 @@ pub struct Job {
     pub source: SourceName,
     /// Copy metadata only.
     pub metadata: Option<MetadataOnly>,
+    /// Read back what was restored, and compare.
+    pub verify: bool,
     /// Change the serial number on the way.
     pub new_serial: Option<NewSerial>,
     /// Go on after read errors.
@@ -163,6 +173,14 @@ pub enum JobError {
     RescueToStdout(&'static str),
     #[error("a new serial number goes with --rescue alone: give the finished clone one")]
     SerialAndRescue,
+    #[error("--verify compares a restored volume with its image: add --restore-image")]
+    VerifyWithoutImage,
+    #[error("--verify compares what was written: leave out --no-action, or --verify")]
+    VerifyAndNoAction,
+    #[error("--verify reads the target back: name a file or a device")]
+    VerifyStream,
+    #[error("--verify reads the image twice: name a file or a device")]
+    VerifyFromStream,
     #[error("--ignore-fs-check goes with --rescue or --metadata only")]
     IgnoreCheckAlone,
     #[error(
@@ -191,7 +209,7 @@ impl Job {
             return Job::finish(
                 map,
                 source,
-                target.is_some() || args.save_image || args.restore_image,
+                target.is_some() || args.save_image || args.restore_image || args.verify,
                 args.quiet,
             );
         }
@@ -211,6 +229,7 @@ impl Job {
         // They mean it.
         let rescue = args.rescue || of_rescue.is_some();
         let name = of_rescue.unwrap_or_default();
+        let verify = args.verify && !args.no_verify;
         let refusals = [
             (of_rescue.is_some() && args.restore_image, JobError::RescueAndRestore(name)),
             (args.domain_out.is_some() && args.restore_image, JobError::RescueAndRestore("--domain-out")),
@@ -222,6 +241,10 @@ impl Job {
             (args.metadata && args.restore_image, JobError::MetadataAndRestore),
             (args.no_action && !args.restore_image, JobError::NoActionWithoutImage),
             (args.no_action && target.is_some(), JobError::NoActionWithOutput),
+            (verify && !args.restore_image, JobError::VerifyWithoutImage),
+            (verify && args.no_action, JobError::VerifyAndNoAction),
+            (verify && target.as_ref().is_some_and(TargetName::is_in_order), JobError::VerifyStream),
+            (verify && source.is_stream(), JobError::VerifyFromStream),
             (target.is_none() && !args.no_action && args.domain_out.is_none(), JobError::NoOutput),
             (source == SourceName::Stdin && !args.restore_image, JobError::StdinWithoutImage),
             (
@@ -258,6 +281,7 @@ impl Job {
                 keep_times: args.preserve_timestamps,
                 full_logfile: args.full_logfile,
             }),
+            verify,
             new_serial,
             rescue,
             how: RescueOptions {
@@ -290,6 +314,7 @@ impl Job {
             source: SourceName::Path(target.clone()),
             action: Action::Finish { map, target },
             metadata: None,
+            verify: false,
             new_serial: None,
             rescue: true,
             how: RescueOptions::default(),

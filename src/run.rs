@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::copy::{CopyError, Feed, MetadataFeed, Reader, VolumeFeed, pump};
 use crate::event::{Event, Observer, Phase};
+use crate::extent::ByteRange;
 use crate::image::{self, ImageError, ImageReader, ImageSink};
+use crate::io::compare::CompareSink;
 use crate::io::disk::{Disk, OpenError};
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::remote::Wait;
@@ -113,6 +114,18 @@ pub enum RunError {
         found: String,
         /// What the map names.
         wanted: String,
+    },
+    /// What was restored was read back, and is something else.
+    #[error(
+        "{target} is no copy of the image: of what was written {differing} bytes differ and {unreadable} cannot be read"
+    )]
+    NotACopy {
+        /// Name of the target.
+        target: String,
+        /// Bytes of clusters that differ.
+        differing: u64,
+        /// Bytes of clusters that cannot be read.
+        unreadable: u64,
     },
     /// A copy of nothing is no copy.
     #[error("nothing at all could be read from the disk: there is nothing to save")]
@@ -365,14 +378,15 @@ impl Copy<'_> {
         } else {
             target.open_raw(geometry)?
         };
-        into_target(target, sink, *observer, |sink| {
+        let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));
             pump_renewed(feed, job.new_serial, geometry, sink, plan.total_bytes(), *observer)
-        })
+        };
+        into_target(target, sink, *observer, copy, |_| Ok(()))
     }
 }
 
-/// Pumps with a new serial number, if one is asked for.
+/// Pumps with a new serial number, if one is asked for, and returns it.
 fn pump_renewed(
     mut feed: &mut dyn Feed,
     new_serial: Option<NewSerial>,
@@ -380,11 +394,11 @@ fn pump_renewed(
     sink: &mut dyn Sink,
     total: u64,
     observer: &dyn Observer,
-) -> Result<(), CopyError> {
-    match new_serial {
-        Some(kind) => pump(&mut SerialFeed::new(feed, kind, *geometry, observer), sink, total, observer),
-        None => pump(&mut feed, sink, total, observer),
-    }
+) -> Result<Option<u64>, CopyError> {
+    let Some(kind) = new_serial else { return pump(&mut feed, sink, total, observer).map(|()| None) };
+    let mut renewed = SerialFeed::new(feed, kind, *geometry, observer);
+    pump(&mut renewed, sink, total, observer)?;
+    Ok(renewed.number())
 }
 
 /// Restores an image. One in a file or on a device is walked first, so that a damaged one overwrites nothing.
@@ -396,7 +410,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
     let geometry = image.info.geometry;
     let total = geometry.copied_bytes(image.info.nr_used);
     target.require(Room { length: geometry.written_end(), content: total })?;
-    let can_be_read_twice = source.path().is_some_and(is_file_or_device);
+    let can_be_read_twice = !source.is_stream();
     if can_be_read_twice {
         walk(&mut image, DrySink::new(target.name(), target.takes_any_order()), observer)?;
         if let Some(boot) = first_sector(source) {
@@ -404,15 +418,61 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         }
         image = open_image(source)?;
     }
-    into_target(&target, target.open_raw(&geometry)?, observer, |sink| {
+    let copy = |sink: &mut dyn Sink| {
         observer.tell(Event::Phase(Phase::Restore));
-        pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
+        let number = pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
         if !can_be_read_twice {
             tell_of_missing_extra(&image, observer);
         }
-        Ok(())
-    })?;
+        Ok(number)
+    };
+    let check = |number| if job.verify { verify(source, &target, number, observer) } else { Ok(()) };
+    into_target(&target, target.open_raw(&geometry)?, observer, copy, check)?;
     Ok(Losses::default())
+}
+
+/// Stretches of a target that are told one by one.
+const MAX_TOLD: usize = 20;
+
+/// Reads a restored target back and compares it with the image, as it was written: with this serial number, if it got
+/// a new one.
+fn verify(
+    source: &SourceName,
+    target: &Target,
+    number: Option<u64>,
+    observer: &dyn Observer,
+) -> Result<(), RunError> {
+    observer.tell(Event::Phase(Phase::Verify));
+    let mut image = open_image(source)?;
+    let geometry = image.info.geometry;
+    let total = geometry.copied_bytes(image.info.nr_used);
+    let disk = target.open_written()?;
+    let mut compared = CompareSink::new(&disk, target.name(), &geometry);
+    pump_renewed(&mut image, number.map(NewSerial::Given), &geometry, &mut compared, total, observer)?;
+    let differing = tell_stretches(compared.differing(), "differ from the image", observer);
+    let unreadable = tell_stretches(compared.unreadable(), "of the target cannot be read", observer);
+    if differing + unreadable > 0 {
+        return Err(RunError::NotACopy { target: target.name(), differing, unreadable });
+    }
+    observer.tell(Event::Note(format_args!("The target holds what the image holds.")));
+    Ok(())
+}
+
+/// Tells of each of these stretches, up to a number, and returns the bytes of all.
+fn tell_stretches(stretches: impl Iterator<Item = ByteRange>, what: &str, observer: &dyn Observer) -> u64 {
+    let (mut bytes, mut nr_more) = (0, 0);
+    for (nr, ByteRange { pos, len }) in stretches.enumerate() {
+        bytes += len;
+        if nr < MAX_TOLD {
+            observer.tell(Event::Warning(format_args!("{len} bytes at byte {pos} ({pos:#x}) {what}")));
+        } else {
+            nr_more += 1;
+        }
+    }
+    if nr_more > 0 {
+        observer.tell(Event::Warning(format_args!("{nr_more} more stretches {what}")));
+    }
+    bytes
 }
 
 /// Walks an image to its end.
@@ -428,27 +488,29 @@ fn walk<R: Read + Send>(
     Ok(())
 }
 
-/// Something that gives the same bytes again when it is read again.
-fn is_file_or_device(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() || metadata.file_type().is_block_device())
-}
-
-/// Fills a sink that was just opened, finishes it and gives the target its name. If that fails, says what is left.
-fn into_target(
+/// Fills a sink that was just opened, finishes it, checks it and gives the target its name. If it cannot be written, says
+/// what is left.
+fn into_target<T>(
     target: &Target,
     mut sink: Box<dyn Sink>,
     observer: &dyn Observer,
-    fill: impl FnOnce(&mut dyn Sink) -> Result<(), CopyError>,
+    fill: impl FnOnce(&mut dyn Sink) -> Result<T, CopyError>,
+    check: impl FnOnce(T) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
-    let filled = fill(sink.as_mut()).map_err(RunError::from).and_then(|()| {
+    let filled = fill(sink.as_mut()).map_err(RunError::from).and_then(|filled| {
         observer.tell(Event::Phase(Phase::Sync));
         sink.finish()?;
-        Ok(target.publish()?)
+        Ok(filled)
     });
-    if let Some(left) = filled.as_ref().err().and_then(|_| target.left_behind()) {
+    let filled = filled.inspect_err(|_| tell_what_is_left(target, observer))?;
+    check(filled)?;
+    Ok(target.publish().inspect_err(|_| tell_what_is_left(target, observer))?)
+}
+
+fn tell_what_is_left(target: &Target, observer: &dyn Observer) {
+    if let Some(left) = target.left_behind() {
         observer.tell(Event::Warning(format_args!("{left}")));
     }
-    filled
 }
 
 fn open_image(source: &SourceName) -> Result<ImageReader<BufReader<File>>, RunError> {

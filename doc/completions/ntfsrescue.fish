@@ -26,6 +26,8 @@ complete -c ntfsrescue -s q -l quiet -d 'Show no progress'
 complete -c ntfsrescue -l strict -d 'Exit with status 3 if anything was lost'
 complete -c ntfsrescue -l whole -d 'Read free space too, after all else'
 complete -c ntfsrescue -l no-repair -d 'Mark what has a copy elsewhere too, instead of writing the copy in its place'
+complete -c ntfsrescue -l verify -d 'With --restore-image: read the target back when it is written, and compare it with the image'
+complete -c ntfsrescue -l no-verify -d 'Do not, whatever --verify says'
 complete -c ntfsrescue -s h -l help -d 'Print help'
 complete -c ntfsrescue -s V -l version -d 'Print version'
 complete -c ntfsclone -w ntfsrescue

@@ -11,6 +11,7 @@ use crate::extent::ByteRange;
 
 pub mod ahead;
 pub mod buffer;
+pub mod compare;
 pub mod disk;
 pub mod identity;
 pub mod mounts;
@@ -181,6 +182,14 @@ pub enum WriteError {
         target: String,
         /// What the system said.
         cause: io::Error,
+    },
+    /// What was written cannot be read back.
+    #[error("cannot read {target} back: {cause}")]
+    ReadBack {
+        /// Name of the target.
+        target: String,
+        /// The read that failed.
+        cause: ReadError,
     },
     /// A target that can only be written in order was given an earlier place.
     #[error(

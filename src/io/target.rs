@@ -10,7 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use super::ahead::{self, Ahead, AheadError, Limits};
+use super::disk::{Disk, OpenError};
 use super::mounts::{Place, mounts_of};
 use super::raw::RawSink;
 use super::store::{folder_of, sync_folder_of};
@@ -145,6 +148,9 @@ pub enum TargetError {
     /// A first write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// What was written cannot be opened to be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }
 
 /// A target that has passed the checks that need nothing of the source but its name.
@@ -391,8 +397,7 @@ impl Target {
             Kind::Device { file, .. } => file.try_clone().map_err(|cause| self.system("open", cause))?,
             Kind::New if !resumes => self.open_file()?,
             Kind::New | Kind::File => {
-                let path =
-                    if matches!(self.kind, Kind::New) { part_of(&self.path) } else { self.path.clone() };
+                let path = self.written_path();
                 let mut options = OpenOptions::new();
                 options.read(true).write(true).mode(MODE).create(!resumes).truncate(!resumes);
                 options.open(path).map_err(|cause| self.system("open", cause))?
@@ -482,6 +487,27 @@ impl Target {
             }
             Kind::New | Kind::File | Kind::Stream => Output::new(self.open_file()?),
         })
+    }
+
+    /// Opens what was written and synced, to be read from the medium and not from what the kernel remembers of it.
+    pub fn open_written(&self) -> Result<Disk, TargetError> {
+        if let Kind::Device { file, .. } = &self.kind
+            && let Err(error) = sys::drop_cache(file)
+        {
+            // Only root may. What is read past the cache comes from the medium all the same.
+            log::debug!("{}: cannot drop the cache: {error}", self.name());
+        }
+        let disk = Disk::open(&self.written_path())?;
+        if !disk.is_device() {
+            let all = posix_fadvise(disk.file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            all.map_err(|errno| self.system("drop the cache of", errno.into()))?;
+        }
+        Ok(disk)
+    }
+
+    /// Where its bytes are as long as it is not published.
+    fn written_path(&self) -> PathBuf {
+        if matches!(self.kind, Kind::New) { part_of(&self.path) } else { self.path.clone() }
     }
 
     fn stdout(&self) -> Result<Output, TargetError> {

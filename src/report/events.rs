@@ -72,5 +72,6 @@ fn word(phase: Phase) -> &'static str {
         Phase::Folders => "folders",
         Phase::Files => "files",
         Phase::Sync => "sync",
+        Phase::Verify => "verify",
     }
 }

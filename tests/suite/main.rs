@@ -36,5 +36,6 @@ mod serial;
 mod states;
 mod telling;
 mod tools;
+mod verify;
 mod volumes;
 mod walk;
