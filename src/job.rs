@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::Args;
+use crate::io::parts::SHORTEST;
 use crate::io::target::TargetName;
 use crate::rescue::passes::Budget;
 use crate::serial::NewSerial;
@@ -113,6 +114,8 @@ pub struct Job {
     pub source: SourceName,
     /// Copy metadata only.
     pub metadata: Option<MetadataOnly>,
+    /// Bytes of a part, where the image is written in parts.
+    pub split: Option<u64>,
     /// Read back what was restored, and compare.
     pub verify: bool,
     /// Change the serial number on the way.
@@ -173,6 +176,12 @@ pub enum JobError {
     RescueToStdout(&'static str),
     #[error("a new serial number goes with --rescue alone: give the finished clone one")]
     SerialAndRescue,
+    #[error("--split goes with an image that is saved: add --save-image")]
+    SplitWithoutImage,
+    #[error("--split: parts of {0} bytes are too short, wanted at least {SHORTEST}")]
+    ShortParts(u64),
+    #[error("--split writes the parts as files: name one")]
+    SplitToDevice,
     #[error("--verify compares a restored volume with its image: add --restore-image")]
     VerifyWithoutImage,
     #[error("--verify compares what was written: leave out --no-action, or --verify")]
@@ -205,11 +214,15 @@ impl Job {
             (None, Some(path)) => Some(TargetName::Replace(path)),
             (None, None) => None,
         };
+        if let Some(part_len) = args.split.filter(|part_len| *part_len < SHORTEST) {
+            return Err(JobError::ShortParts(part_len));
+        }
         if let Some(map) = args.finish {
             return Job::finish(
                 map,
                 source,
                 target.is_some() || args.save_image || args.restore_image || args.verify,
+                args.split,
                 args.quiet,
             );
         }
@@ -241,6 +254,12 @@ impl Job {
             (args.metadata && args.restore_image, JobError::MetadataAndRestore),
             (args.no_action && !args.restore_image, JobError::NoActionWithoutImage),
             (args.no_action && target.is_some(), JobError::NoActionWithOutput),
+            (args.split.is_some() && !args.save_image, JobError::SplitWithoutImage),
+            (
+                args.split.is_some()
+                    && target.as_ref().is_some_and(|target| target.is_in_order() || is_block_device(target)),
+                JobError::SplitToDevice,
+            ),
             (verify && !args.restore_image, JobError::VerifyWithoutImage),
             (verify && args.no_action, JobError::VerifyAndNoAction),
             (verify && target.as_ref().is_some_and(TargetName::is_in_order), JobError::VerifyStream),
@@ -281,6 +300,7 @@ impl Job {
                 keep_times: args.preserve_timestamps,
                 full_logfile: args.full_logfile,
             }),
+            split: args.split,
             verify,
             new_serial,
             rescue,
@@ -305,7 +325,13 @@ impl Job {
     }
 
     /// A job that completes what a rescue has left.
-    fn finish(map: PathBuf, target: SourceName, has_options: bool, quiet: bool) -> Result<Job, JobError> {
+    fn finish(
+        map: PathBuf,
+        target: SourceName,
+        has_options: bool,
+        split: Option<u64>,
+        quiet: bool,
+    ) -> Result<Job, JobError> {
         let SourceName::Path(target) = target else { return Err(JobError::NoSource) };
         if has_options {
             return Err(JobError::FinishWithOptions);
@@ -314,6 +340,7 @@ impl Job {
             source: SourceName::Path(target.clone()),
             action: Action::Finish { map, target },
             metadata: None,
+            split,
             verify: false,
             new_serial: None,
             rescue: true,

@@ -12,6 +12,7 @@ use crate::image::{self, ImageError, ImageReader, ImageSink};
 use crate::io::compare::CompareSink;
 use crate::io::disk::{Disk, OpenError};
 use crate::io::mounts::{Place, mounts_of};
+use crate::io::parts::{self, PartsError, PartsReader};
 use crate::io::remote::Wait;
 use crate::io::store::LocalStore;
 use crate::io::stream::DrySink;
@@ -76,6 +77,17 @@ pub enum RunError {
         path: PathBuf,
         /// What the system said.
         cause: io::Error,
+    },
+    /// Its files are not what parts of an image are.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// An image in parts ends too early.
+    #[error("{cause}; its last part is '{}'", last.display())]
+    CutOffParts {
+        /// What was missing.
+        cause: Box<RunError>,
+        /// The last part that is there.
+        last: PathBuf,
     },
     /// The copy ended early.
     #[error("{cause}{}", advice(cause.read()))]
@@ -252,17 +264,22 @@ pub fn run(job: &Job, observer: &dyn Observer) -> Result<Outcome, RunError> {
     match &job.action {
         Action::Clone(target) => copy_volume(job, target, Form::Clone, observer),
         Action::Save(target) => copy_volume(job, target, Form::Image, observer),
-        Action::Restore(target) => Ok(restore(job, target, observer)?.into()),
-        Action::Domain => tell_domain(job, observer),
-        Action::Finish { map, target } => rescue::finish(map, target, observer),
-        Action::Check => {
-            let mut image = open_image(&job.source)?;
-            observer.tell(Event::Image(&image.info));
-            walk(&mut image, DrySink::new("standard output".into(), true), observer)?;
-            observer.tell(Event::Note(format_args!("The image's structure is whole.")));
-            Ok(Outcome::default())
+        Action::Restore(target) => {
+            Ok(restore(job, target, observer).map_err(naming_last_part(&job.source))?.into())
         }
+        Action::Domain => tell_domain(job, observer),
+        Action::Finish { map, target } => rescue::finish(map, target, job.split, observer),
+        Action::Check => check(&job.source, observer).map_err(naming_last_part(&job.source)),
     }
+}
+
+/// Walks an image's structure.
+fn check(source: &SourceName, observer: &dyn Observer) -> Result<Outcome, RunError> {
+    let mut image = open_image(source)?;
+    observer.tell(Event::Image(&image.info));
+    walk(&mut image, DrySink::new("standard output".into(), true), observer)?;
+    observer.tell(Event::Note(format_args!("The image's structure is whole.")));
+    Ok(Outcome::default())
 }
 
 /// Saves or clones.
@@ -292,7 +309,7 @@ fn copy_in_order(
     let to_image = form == Form::Image;
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
-    let target = Target::examine(target, Some(path))?;
+    let target = Target::examine(target, &[path], job.split)?;
     let ask = |_| if observer.wants_stop() { Wait::Stop } else { Wait::Go };
     let disk = Disk::open(path)?;
     let disk = if job.rescue { Opened::new(disk, &ask) } else { Opened::healthy(disk) };
@@ -404,7 +421,9 @@ fn pump_renewed(
 /// Restores an image. One in a file or on a device is walked first, so that a damaged one overwrites nothing.
 fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Losses, RunError> {
     let source = &job.source;
-    let target = Target::examine(target, source.path())?;
+    let files = files_of(source)?;
+    let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let target = Target::examine(target, &files, None)?;
     let mut image = open_image(source)?;
     observer.tell(Event::Image(&image.info));
     let geometry = image.info.geometry;
@@ -513,14 +532,36 @@ fn tell_what_is_left(target: &Target, observer: &dyn Observer) {
     }
 }
 
-fn open_image(source: &SourceName) -> Result<ImageReader<BufReader<File>>, RunError> {
-    let file = match source {
-        SourceName::Path(path) => File::open(path),
-        SourceName::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+fn open_image(source: &SourceName) -> Result<ImageReader<BufReader<PartsReader>>, RunError> {
+    let files = files_of(source)?;
+    let parts = match source {
+        SourceName::Path(_) => PartsReader::open(files),
+        SourceName::Stdin => {
+            io::stdin().as_fd().try_clone_to_owned().map(|stdin| PartsReader::from(File::from(stdin)))
+        }
     };
     let path = || source.path().unwrap_or(Path::new("standard input")).to_owned();
-    let file = file.map_err(|cause| RunError::OpenImage { path: path(), cause })?;
-    Ok(ImageReader::open(BufReader::with_capacity(IMAGE_READ, file))?)
+    let parts = parts.map_err(|cause| RunError::OpenImage { path: path(), cause })?;
+    Ok(ImageReader::open(BufReader::with_capacity(IMAGE_READ, parts))?)
+}
+
+/// The files that an image lies in: one, its parts, or none where it comes through a pipe.
+fn files_of(source: &SourceName) -> Result<Vec<PathBuf>, PartsError> {
+    source.path().map_or(Ok(Vec::new()), parts::of_image)
+}
+
+/// Names the last part of an image that is cut off: it may be the one that is damaged, or not the last.
+fn naming_last_part(source: &SourceName) -> impl FnOnce(RunError) -> RunError + use<'_> {
+    move |error| match (&error, files_of(source)) {
+        (
+            RunError::Image(ImageError::CutOff { .. })
+            | RunError::Copy { cause: CopyError::Image(ImageError::CutOff { .. }) },
+            Ok(mut files),
+        ) if files.len() > 1 || files.first().map(PathBuf::as_path) != source.path() => {
+            RunError::CutOffParts { cause: Box::new(error), last: files.pop().unwrap_or_default() }
+        }
+        _ => error,
+    }
 }
 
 /// The boot sector in an image that can be read twice.

@@ -28,6 +28,7 @@ mod mapfile;
 mod maps;
 mod metadata;
 mod outputs;
+mod parts;
 mod private;
 mod reach;
 mod rescue;
