@@ -48,6 +48,9 @@ const OWN_OPTIONS: &[&str] = &[
     "events",
     "finish",
     "check-config",
+    "verify",
+    "no-verify",
+    "split",
 ];
 
 /// Those that take a value.
@@ -66,6 +69,7 @@ const LONG_WITH_VALUE: &[&str] = &[
     "events",
     "finish",
     "check-config",
+    "split",
 ];
 const SHORT_WITH_VALUE: &[u8] = b"oO";
 
@@ -178,6 +182,18 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub domain_out: Option<PathBuf>,
 
+    /// With --save-image: write numbered parts of SIZE bytes, FILE.001 and so on; SIZE may end with K, M or G
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub split: Option<u64>,
+
+    /// With --restore-image: read the target back when it is written, and compare it with the image
+    #[arg(long, overrides_with = "verify")]
+    pub verify: bool,
+
+    /// Do not, whatever --verify says
+    #[arg(long, overrides_with = "no_verify")]
+    pub no_verify: bool,
+
     /// Write events as lines to this open file descriptor
     #[arg(long, value_name = "FD")]
     pub events: Option<i32>,
@@ -210,6 +226,19 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|error| format!("{error}"))?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".into())
+}
+
+/// Bytes of a part: a number, or one with its unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, shift) = match text.char_indices().next_back() {
+        Some((at, 'K')) => (text.get(..at), 10),
+        Some((at, 'M')) => (text.get(..at), 20),
+        Some((at, 'G')) => (text.get(..at), 30),
+        _ => (Some(text), 0),
+    };
+    let number: u64 = number.unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
+    let size = number.checked_mul(1 << shift).filter(|size| i64::try_from(*size).is_ok());
+    size.ok_or_else(|| "too large".into())
 }
 
 /// What was typed instead of options that make sense.
@@ -347,6 +376,17 @@ mod tests {
         );
         for wrong in ["", "x", "1w", "-1", "1.5", "99999999999999999d"] {
             assert!(times(&format!("p --max-time={wrong} a")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let size = |size: &str| parse(&format!("p --split={size} a")).map(|args| args.split.unwrap());
+        assert_eq!(size("1048576").unwrap(), 1 << 20);
+        assert_eq!(size("4294967295").unwrap(), (1 << 32) - 1);
+        assert_eq!(["1024K", "3M", "4G"].map(|text| size(text).unwrap()), [1 << 20, 3 << 20, 4 << 30]);
+        for wrong in ["", "M", "1m", "1MB", "1.5M", "-1M", "9999999999G"] {
+            assert!(size(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Phase {
     Mark,
     /// Waiting until the target has everything.
     Sync,
+    /// Reading the target back, to compare it with its image.
+    Verify,
 }
 
 /// How a rescue stands.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::Args;
+use crate::io::parts::SHORTEST;
 use crate::io::target::TargetName;
 use crate::rescue::passes::Budget;
 use crate::serial::NewSerial;
@@ -85,6 +86,14 @@ impl SourceName {
             SourceName::Stdin => None,
         }
     }
+
+    /// Does it give its bytes only once, as a pipe does? What is not there is told when it is opened.
+    pub fn is_stream(&self) -> bool {
+        self.path().is_none_or(|path| {
+            std::fs::metadata(path)
+                .is_ok_and(|metadata| !metadata.is_file() && !metadata.file_type().is_block_device())
+        })
+    }
 }
 
 /// What a copy of metadata only keeps.
@@ -105,6 +114,10 @@ pub struct Job {
     pub source: SourceName,
     /// Copy metadata only.
     pub metadata: Option<MetadataOnly>,
+    /// Bytes of a part, where the image is written in parts.
+    pub split: Option<u64>,
+    /// Read back what was restored, and compare.
+    pub verify: bool,
     /// Change the serial number on the way.
     pub new_serial: Option<NewSerial>,
     /// Go on after read errors.
@@ -163,6 +176,20 @@ pub enum JobError {
     RescueToStdout(&'static str),
     #[error("a new serial number goes with --rescue alone: give the finished clone one")]
     SerialAndRescue,
+    #[error("--split goes with an image that is saved: add --save-image")]
+    SplitWithoutImage,
+    #[error("--split: parts of {0} bytes are too short, wanted at least {SHORTEST}")]
+    ShortParts(u64),
+    #[error("--split writes the parts as files: name one")]
+    SplitToDevice,
+    #[error("--verify compares a restored volume with its image: add --restore-image")]
+    VerifyWithoutImage,
+    #[error("--verify compares what was written: leave out --no-action, or --verify")]
+    VerifyAndNoAction,
+    #[error("--verify reads the target back: name a file or a device")]
+    VerifyStream,
+    #[error("--verify reads the image twice: name a file or a device")]
+    VerifyFromStream,
     #[error("--ignore-fs-check goes with --rescue or --metadata only")]
     IgnoreCheckAlone,
     #[error(
@@ -187,11 +214,15 @@ impl Job {
             (None, Some(path)) => Some(TargetName::Replace(path)),
             (None, None) => None,
         };
+        if let Some(part_len) = args.split.filter(|part_len| *part_len < SHORTEST) {
+            return Err(JobError::ShortParts(part_len));
+        }
         if let Some(map) = args.finish {
             return Job::finish(
                 map,
                 source,
-                target.is_some() || args.save_image || args.restore_image,
+                target.is_some() || args.save_image || args.restore_image || args.verify,
+                args.split,
                 args.quiet,
             );
         }
@@ -211,6 +242,7 @@ impl Job {
         // They mean it.
         let rescue = args.rescue || of_rescue.is_some();
         let name = of_rescue.unwrap_or_default();
+        let verify = args.verify && !args.no_verify;
         let refusals = [
             (of_rescue.is_some() && args.restore_image, JobError::RescueAndRestore(name)),
             (args.domain_out.is_some() && args.restore_image, JobError::RescueAndRestore("--domain-out")),
@@ -222,6 +254,16 @@ impl Job {
             (args.metadata && args.restore_image, JobError::MetadataAndRestore),
             (args.no_action && !args.restore_image, JobError::NoActionWithoutImage),
             (args.no_action && target.is_some(), JobError::NoActionWithOutput),
+            (args.split.is_some() && !args.save_image, JobError::SplitWithoutImage),
+            (
+                args.split.is_some()
+                    && target.as_ref().is_some_and(|target| target.is_in_order() || is_block_device(target)),
+                JobError::SplitToDevice,
+            ),
+            (verify && !args.restore_image, JobError::VerifyWithoutImage),
+            (verify && args.no_action, JobError::VerifyAndNoAction),
+            (verify && target.as_ref().is_some_and(TargetName::is_in_order), JobError::VerifyStream),
+            (verify && source.is_stream(), JobError::VerifyFromStream),
             (target.is_none() && !args.no_action && args.domain_out.is_none(), JobError::NoOutput),
             (source == SourceName::Stdin && !args.restore_image, JobError::StdinWithoutImage),
             (
@@ -258,6 +300,8 @@ impl Job {
                 keep_times: args.preserve_timestamps,
                 full_logfile: args.full_logfile,
             }),
+            split: args.split,
+            verify,
             new_serial,
             rescue,
             how: RescueOptions {
@@ -281,7 +325,13 @@ impl Job {
     }
 
     /// A job that completes what a rescue has left.
-    fn finish(map: PathBuf, target: SourceName, has_options: bool, quiet: bool) -> Result<Job, JobError> {
+    fn finish(
+        map: PathBuf,
+        target: SourceName,
+        has_options: bool,
+        split: Option<u64>,
+        quiet: bool,
+    ) -> Result<Job, JobError> {
         let SourceName::Path(target) = target else { return Err(JobError::NoSource) };
         if has_options {
             return Err(JobError::FinishWithOptions);
@@ -290,6 +340,8 @@ impl Job {
             source: SourceName::Path(target.clone()),
             action: Action::Finish { map, target },
             metadata: None,
+            split,
+            verify: false,
             new_serial: None,
             rescue: true,
             how: RescueOptions::default(),

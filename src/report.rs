@@ -368,6 +368,7 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Rescue => "Rescuing",
         Phase::Mark => "Marking what is lost",
         Phase::Sync => "Syncing",
+        Phase::Verify => "Comparing the target with the image",
     }
 }
 

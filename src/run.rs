@@ -3,14 +3,16 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::copy::{CopyError, Feed, MetadataFeed, Reader, VolumeFeed, pump};
 use crate::event::{Event, Observer, Phase};
+use crate::extent::ByteRange;
 use crate::image::{self, ImageError, ImageReader, ImageSink};
+use crate::io::compare::CompareSink;
 use crate::io::disk::{Disk, OpenError};
 use crate::io::mounts::{Place, mounts_of};
+use crate::io::parts::{self, PartsError, PartsReader};
 use crate::io::remote::Wait;
 use crate::io::store::LocalStore;
 use crate::io::stream::DrySink;
@@ -76,6 +78,17 @@ pub enum RunError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Its files are not what parts of an image are.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// An image in parts ends too early.
+    #[error("{cause}; its last part is '{}'", last.display())]
+    CutOffParts {
+        /// What was missing.
+        cause: Box<RunError>,
+        /// The last part that is there.
+        last: PathBuf,
+    },
     /// The copy ended early.
     #[error("{cause}{}", advice(cause.read()))]
     Copy {
@@ -113,6 +126,18 @@ pub enum RunError {
         found: String,
         /// What the map names.
         wanted: String,
+    },
+    /// What was restored was read back, and is something else.
+    #[error(
+        "{target} is no copy of the image: of what was written {differing} bytes differ and {unreadable} cannot be read"
+    )]
+    NotACopy {
+        /// Name of the target.
+        target: String,
+        /// Bytes of clusters that differ.
+        differing: u64,
+        /// Bytes of clusters that cannot be read.
+        unreadable: u64,
     },
     /// A copy of nothing is no copy.
     #[error("nothing at all could be read from the disk: there is nothing to save")]
@@ -239,17 +264,22 @@ pub fn run(job: &Job, observer: &dyn Observer) -> Result<Outcome, RunError> {
     match &job.action {
         Action::Clone(target) => copy_volume(job, target, Form::Clone, observer),
         Action::Save(target) => copy_volume(job, target, Form::Image, observer),
-        Action::Restore(target) => Ok(restore(job, target, observer)?.into()),
-        Action::Domain => tell_domain(job, observer),
-        Action::Finish { map, target } => rescue::finish(map, target, observer),
-        Action::Check => {
-            let mut image = open_image(&job.source)?;
-            observer.tell(Event::Image(&image.info));
-            walk(&mut image, DrySink::new("standard output".into(), true), observer)?;
-            observer.tell(Event::Note(format_args!("The image's structure is whole.")));
-            Ok(Outcome::default())
+        Action::Restore(target) => {
+            Ok(restore(job, target, observer).map_err(naming_last_part(&job.source))?.into())
         }
+        Action::Domain => tell_domain(job, observer),
+        Action::Finish { map, target } => rescue::finish(map, target, job.split, observer),
+        Action::Check => check(&job.source, observer).map_err(naming_last_part(&job.source)),
     }
+}
+
+/// Walks an image's structure.
+fn check(source: &SourceName, observer: &dyn Observer) -> Result<Outcome, RunError> {
+    let mut image = open_image(source)?;
+    observer.tell(Event::Image(&image.info));
+    walk(&mut image, DrySink::new("standard output".into(), true), observer)?;
+    observer.tell(Event::Note(format_args!("The image's structure is whole.")));
+    Ok(Outcome::default())
 }
 
 /// Saves or clones.
@@ -279,7 +309,7 @@ fn copy_in_order(
     let to_image = form == Form::Image;
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
-    let target = Target::examine(target, Some(path))?;
+    let target = Target::examine(target, &[path], job.split)?;
     let ask = |_| if observer.wants_stop() { Wait::Stop } else { Wait::Go };
     let disk = Disk::open(path)?;
     let disk = if job.rescue { Opened::new(disk, &ask) } else { Opened::healthy(disk) };
@@ -365,14 +395,15 @@ impl Copy<'_> {
         } else {
             target.open_raw(geometry)?
         };
-        into_target(target, sink, *observer, |sink| {
+        let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));
             pump_renewed(feed, job.new_serial, geometry, sink, plan.total_bytes(), *observer)
-        })
+        };
+        into_target(target, sink, *observer, copy, |_| Ok(()))
     }
 }
 
-/// Pumps with a new serial number, if one is asked for.
+/// Pumps with a new serial number, if one is asked for, and returns it.
 fn pump_renewed(
     mut feed: &mut dyn Feed,
     new_serial: Option<NewSerial>,
@@ -380,23 +411,25 @@ fn pump_renewed(
     sink: &mut dyn Sink,
     total: u64,
     observer: &dyn Observer,
-) -> Result<(), CopyError> {
-    match new_serial {
-        Some(kind) => pump(&mut SerialFeed::new(feed, kind, *geometry, observer), sink, total, observer),
-        None => pump(&mut feed, sink, total, observer),
-    }
+) -> Result<Option<u64>, CopyError> {
+    let Some(kind) = new_serial else { return pump(&mut feed, sink, total, observer).map(|()| None) };
+    let mut renewed = SerialFeed::new(feed, kind, *geometry, observer);
+    pump(&mut renewed, sink, total, observer)?;
+    Ok(renewed.number())
 }
 
 /// Restores an image. One in a file or on a device is walked first, so that a damaged one overwrites nothing.
 fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Losses, RunError> {
     let source = &job.source;
-    let target = Target::examine(target, source.path())?;
+    let files = files_of(source)?;
+    let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let target = Target::examine(target, &files, None)?;
     let mut image = open_image(source)?;
     observer.tell(Event::Image(&image.info));
     let geometry = image.info.geometry;
     let total = geometry.copied_bytes(image.info.nr_used);
     target.require(Room { length: geometry.written_end(), content: total })?;
-    let can_be_read_twice = source.path().is_some_and(is_file_or_device);
+    let can_be_read_twice = !source.is_stream();
     if can_be_read_twice {
         walk(&mut image, DrySink::new(target.name(), target.takes_any_order()), observer)?;
         if let Some(boot) = first_sector(source) {
@@ -404,15 +437,61 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         }
         image = open_image(source)?;
     }
-    into_target(&target, target.open_raw(&geometry)?, observer, |sink| {
+    let copy = |sink: &mut dyn Sink| {
         observer.tell(Event::Phase(Phase::Restore));
-        pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
+        let number = pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
         if !can_be_read_twice {
             tell_of_missing_extra(&image, observer);
         }
-        Ok(())
-    })?;
+        Ok(number)
+    };
+    let check = |number| if job.verify { verify(source, &target, number, observer) } else { Ok(()) };
+    into_target(&target, target.open_raw(&geometry)?, observer, copy, check)?;
     Ok(Losses::default())
+}
+
+/// Stretches of a target that are told one by one.
+const MAX_TOLD: usize = 20;
+
+/// Reads a restored target back and compares it with the image, as it was written: with this serial number, if it got
+/// a new one.
+fn verify(
+    source: &SourceName,
+    target: &Target,
+    number: Option<u64>,
+    observer: &dyn Observer,
+) -> Result<(), RunError> {
+    observer.tell(Event::Phase(Phase::Verify));
+    let mut image = open_image(source)?;
+    let geometry = image.info.geometry;
+    let total = geometry.copied_bytes(image.info.nr_used);
+    let disk = target.open_written()?;
+    let mut compared = CompareSink::new(&disk, target.name(), &geometry);
+    pump_renewed(&mut image, number.map(NewSerial::Given), &geometry, &mut compared, total, observer)?;
+    let differing = tell_stretches(compared.differing(), "differ from the image", observer);
+    let unreadable = tell_stretches(compared.unreadable(), "of the target cannot be read", observer);
+    if differing + unreadable > 0 {
+        return Err(RunError::NotACopy { target: target.name(), differing, unreadable });
+    }
+    observer.tell(Event::Note(format_args!("The target holds what the image holds.")));
+    Ok(())
+}
+
+/// Tells of each of these stretches, up to a number, and returns the bytes of all.
+fn tell_stretches(stretches: impl Iterator<Item = ByteRange>, what: &str, observer: &dyn Observer) -> u64 {
+    let (mut bytes, mut nr_more) = (0, 0);
+    for (nr, ByteRange { pos, len }) in stretches.enumerate() {
+        bytes += len;
+        if nr < MAX_TOLD {
+            observer.tell(Event::Warning(format_args!("{len} bytes at byte {pos} ({pos:#x}) {what}")));
+        } else {
+            nr_more += 1;
+        }
+    }
+    if nr_more > 0 {
+        observer.tell(Event::Warning(format_args!("{nr_more} more stretches {what}")));
+    }
+    bytes
 }
 
 /// Walks an image to its end.
@@ -428,37 +507,61 @@ fn walk<R: Read + Send>(
     Ok(())
 }
 
-/// Something that gives the same bytes again when it is read again.
-fn is_file_or_device(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() || metadata.file_type().is_block_device())
-}
-
-/// Fills a sink that was just opened, finishes it and gives the target its name. If that fails, says what is left.
-fn into_target(
+/// Fills a sink that was just opened, finishes it, checks it and gives the target its name. If it cannot be written, says
+/// what is left.
+fn into_target<T>(
     target: &Target,
     mut sink: Box<dyn Sink>,
     observer: &dyn Observer,
-    fill: impl FnOnce(&mut dyn Sink) -> Result<(), CopyError>,
+    fill: impl FnOnce(&mut dyn Sink) -> Result<T, CopyError>,
+    check: impl FnOnce(T) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
-    let filled = fill(sink.as_mut()).map_err(RunError::from).and_then(|()| {
+    let filled = fill(sink.as_mut()).map_err(RunError::from).and_then(|filled| {
         observer.tell(Event::Phase(Phase::Sync));
         sink.finish()?;
-        Ok(target.publish()?)
+        Ok(filled)
     });
-    if let Some(left) = filled.as_ref().err().and_then(|_| target.left_behind()) {
-        observer.tell(Event::Warning(format_args!("{left}")));
-    }
-    filled
+    let filled = filled.inspect_err(|_| tell_what_is_left(target, observer))?;
+    check(filled)?;
+    Ok(target.publish().inspect_err(|_| tell_what_is_left(target, observer))?)
 }
 
-fn open_image(source: &SourceName) -> Result<ImageReader<BufReader<File>>, RunError> {
-    let file = match source {
-        SourceName::Path(path) => File::open(path),
-        SourceName::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+fn tell_what_is_left(target: &Target, observer: &dyn Observer) {
+    if let Some(left) = target.left_behind() {
+        observer.tell(Event::Warning(format_args!("{left}")));
+    }
+}
+
+fn open_image(source: &SourceName) -> Result<ImageReader<BufReader<PartsReader>>, RunError> {
+    let files = files_of(source)?;
+    let parts = match source {
+        SourceName::Path(_) => PartsReader::open(files),
+        SourceName::Stdin => {
+            io::stdin().as_fd().try_clone_to_owned().map(|stdin| PartsReader::from(File::from(stdin)))
+        }
     };
     let path = || source.path().unwrap_or(Path::new("standard input")).to_owned();
-    let file = file.map_err(|cause| RunError::OpenImage { path: path(), cause })?;
-    Ok(ImageReader::open(BufReader::with_capacity(IMAGE_READ, file))?)
+    let parts = parts.map_err(|cause| RunError::OpenImage { path: path(), cause })?;
+    Ok(ImageReader::open(BufReader::with_capacity(IMAGE_READ, parts))?)
+}
+
+/// The files that an image lies in: one, its parts, or none where it comes through a pipe.
+fn files_of(source: &SourceName) -> Result<Vec<PathBuf>, PartsError> {
+    source.path().map_or(Ok(Vec::new()), parts::of_image)
+}
+
+/// Names the last part of an image that is cut off: it may be the one that is damaged, or not the last.
+fn naming_last_part(source: &SourceName) -> impl FnOnce(RunError) -> RunError + use<'_> {
+    move |error| match (&error, files_of(source)) {
+        (
+            RunError::Image(ImageError::CutOff { .. })
+            | RunError::Copy { cause: CopyError::Image(ImageError::CutOff { .. }) },
+            Ok(mut files),
+        ) if files.len() > 1 || files.first().map(PathBuf::as_path) != source.path() => {
+            RunError::CutOffParts { cause: Box::new(error), last: files.pop().unwrap_or_default() }
+        }
+        _ => error,
+    }
 }
 
 /// The boot sector in an image that can be read twice.

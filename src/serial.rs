@@ -16,15 +16,17 @@ pub enum NewSerial {
     Full,
     /// The upper 32 bits; the lower ones, which `vol` shows on Windows, stay.
     UpperHalf,
+    /// This number: what another pass over the same volume gave it.
+    Given(u64),
 }
 
 impl NewSerial {
-    /// The new number in the place of `old`, from the kernel's random numbers.
+    /// The new number in the place of `old`; what is random of it comes from the kernel.
     fn number(self, old: u64) -> Result<u64, getrandom::Error> {
-        let random = getrandom::u64()?;
         Ok(match self {
-            NewSerial::Full => random,
-            NewSerial::UpperHalf => random & !0xffff_ffff | old & 0xffff_ffff,
+            NewSerial::Full => getrandom::u64()?,
+            NewSerial::UpperHalf => getrandom::u64()? & !0xffff_ffff | old & 0xffff_ffff,
+            NewSerial::Given(number) => number,
         })
     }
 }
@@ -47,7 +49,13 @@ impl<'a, F: Feed> SerialFeed<'a, F> {
         geometry: Geometry,
         observer: &'a dyn Observer,
     ) -> SerialFeed<'a, F> {
-        SerialFeed { feed, kind, geometry, observer, number: None }
+        let number = if let NewSerial::Given(number) = kind { Some(number) } else { None };
+        SerialFeed { feed, kind, geometry, observer, number }
+    }
+
+    /// The new number, once a boot sector has passed by.
+    pub fn number(&self) -> Option<u64> {
+        self.number
     }
 
     /// Changes the number in the boot sectors that begin in these bytes.

@@ -9,6 +9,7 @@ complete -c ntfsrescue -l max-time -d 'End after TIME: seconds, or a number foll
 complete -c ntfsrescue -l reconnect -d 'Wait so long for a disk that has gone away to come back' -r
 complete -c ntfsrescue -l report -d 'Write a report of what was saved and lost to FILE, as JSON' -r -F
 complete -c ntfsrescue -l domain-out -d 'Write the bytes in use to FILE, as a domain map for \'ddrescue -m\'' -r -F
+complete -c ntfsrescue -l split -d 'With --save-image: write numbered parts of SIZE bytes, FILE.001 and so on; SIZE may end with K, M or G' -r
 complete -c ntfsrescue -l events -d 'Write events as lines to this open file descriptor' -r
 complete -c ntfsrescue -l finish -d 'Make the TARGET of a rescue that has ended complete, without its disk: mark what the map MAP says is missing' -r -F
 complete -c ntfsrescue -l check-config -d 'Check FILE, an ntfsrescue.conf of the bootable system, and tell its job in words; do nothing else' -r -F
@@ -27,6 +28,8 @@ complete -c ntfsrescue -s q -l quiet -d 'Show no progress'
 complete -c ntfsrescue -l strict -d 'Exit with status 3 if anything was lost'
 complete -c ntfsrescue -l whole -d 'Read free space too, after all else'
 complete -c ntfsrescue -l no-repair -d 'Mark what has a copy elsewhere too, instead of writing the copy in its place'
+complete -c ntfsrescue -l verify -d 'With --restore-image: read the target back when it is written, and compare it with the image'
+complete -c ntfsrescue -l no-verify -d 'Do not, whatever --verify says'
 complete -c ntfsrescue -s h -l help -d 'Print help'
 complete -c ntfsrescue -s V -l version -d 'Print version'
 complete -c ntfsclone -w ntfsrescue

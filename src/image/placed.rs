@@ -1,13 +1,10 @@
 //! An image in a file, written in any order: the plan says where each cluster's command stands.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use zerocopy::IntoBytes;
 
 use super::{DATA, DATA_OFFSET, Header, SKIP, encoded_len};
 use crate::extent::{Rank, Ranks};
-use crate::io::{PlacedSink, ReadError, Sink, WriteError, end_of};
+use crate::io::{PlacedFile, PlacedSink, ReadError, Sink, WriteError};
 use crate::plan::Plan;
 
 /// Bytes of a skip: the command and its count.
@@ -16,7 +13,7 @@ const SKIP_LEN: u64 = 9;
 /// An image in a file. Each cluster that any byte is put of gets its command.
 #[derive(Debug)]
 pub struct PlacedImage<'p> {
-    file: File,
+    file: Box<dyn PlacedFile>,
     name: String,
     plan: &'p Plan,
     ranks: Ranks,
@@ -27,21 +24,26 @@ pub struct PlacedImage<'p> {
 impl<'p> PlacedImage<'p> {
     /// An image of what `plan` names in `file`, open for reading and writing, empty or begun by the same plan; `name` is
     /// for messages.
-    pub fn new(file: File, name: String, plan: &'p Plan) -> Result<PlacedImage<'p>, WriteError> {
+    pub fn new(
+        file: impl PlacedFile + 'static,
+        name: String,
+        plan: &'p Plan,
+    ) -> Result<PlacedImage<'p>, WriteError> {
         let ranks = plan.clusters().ranks();
-        let image = PlacedImage { file, name, plan, ranks, buffer: Vec::new() };
-        let mut head = Header::of(&plan.geometry, plan.nr_used).as_bytes().to_vec();
-        head.extend_from_slice(DATA_OFFSET.as_bytes());
-        head.resize(DATA_OFFSET as usize, 0);
-        image.write(0, &head)?;
+        let mut image = PlacedImage { file: Box::new(file), name, plan, ranks, buffer: Vec::new() };
+        image.buffer.extend_from_slice(Header::of(&plan.geometry, plan.nr_used).as_bytes());
+        image.buffer.extend_from_slice(DATA_OFFSET.as_bytes());
+        image.buffer.resize(DATA_OFFSET as usize, 0);
+        image.write(0)?;
         Ok(image)
     }
 
-    fn write(&self, at: u64, data: &[u8]) -> Result<(), WriteError> {
-        self.file.write_all_at(data, at).map_err(|cause| WriteError::Write {
+    /// Writes what is in the buffer.
+    fn write(&mut self, at: u64) -> Result<(), WriteError> {
+        self.file.write_all_at(&self.buffer, at).map_err(|cause| WriteError::Write {
             target: self.name.clone(),
             pos: at,
-            len: data.len(),
+            len: self.buffer.len(),
             cause,
         })
     }
@@ -78,7 +80,7 @@ impl<'p> PlacedImage<'p> {
     fn write_commands(&mut self, (at, skipped): (u64, u64)) -> Result<(), WriteError> {
         self.buffer.clear();
         self.push_commands(skipped);
-        self.write(start_of(at, skipped), &self.buffer)
+        self.write(start_of(at, skipped))
     }
 }
 
@@ -108,7 +110,7 @@ impl Sink for PlacedImage<'_> {
             self.push_commands(0);
             self.buffer.extend_from_slice(cluster);
         }
-        self.write(start, &self.buffer)
+        self.write(start)
     }
 
     fn finish(&mut self) -> Result<(), WriteError> {
@@ -157,7 +159,7 @@ impl PlacedSink for PlacedImage<'_> {
     }
 
     fn end(&self) -> u64 {
-        end_of(&self.file)
+        self.file.end()
     }
 
     fn len(&self) -> u64 {
@@ -217,10 +219,7 @@ mod tests {
             let mut found = vec![0; wanted.len()];
             placed.file.read_exact_at(&mut found, 0).unwrap();
             assert_eq!(found, wanted, "pieces of {piece}");
-            assert_eq!(
-                (placed.file.metadata().unwrap().len(), placed.len()),
-                (wanted.len() as u64, wanted.len() as u64)
-            );
+            assert_eq!((placed.end(), placed.len()), (wanted.len() as u64, wanted.len() as u64));
         }
     }
 

@@ -80,6 +80,11 @@ impl Drive {
         self.serials.iter().any(|own| own == serial.trim())
     }
 
+    /// Has all of it said what it holds?
+    pub fn is_known(&self) -> bool {
+        !self.parts.iter().any(|part| part.found == Found::Pending)
+    }
+
     /// Is it divided?
     pub fn has_partitions(&self) -> bool {
         self.parts.iter().any(|part| part.number != 0)

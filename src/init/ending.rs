@@ -72,7 +72,9 @@ impl Outcome {
         let (verdict, sentence) = match status.code() {
             Some(0) => (Verdict::Ok, format!("{work}: done")),
             Some(3) => (Verdict::Damaged, format!("{work}: done, but sectors were lost; they are marked")),
-            Some(5) => (Verdict::Damaged, format!("{work}: ended by its budget; what was not read is marked")),
+            Some(5) => {
+                (Verdict::Damaged, format!("{work}: ended by its budget; what was not read is marked"))
+            }
             Some(GONE) => (Verdict::Failed, format!("{work}: the disk went away; what was read is kept")),
             Some(INTERRUPTED) => (Verdict::Failed, format!("{work}: stopped; what was read is kept")),
             Some(TARGET) => {
@@ -98,9 +100,11 @@ impl Outcome {
         let (whole, damaged, failed) = (of(Verdict::Ok), of(Verdict::Damaged), of(Verdict::Failed));
         let untried = total.saturating_sub(outcomes.len());
         let mut sentence = format!("{total} volumes: {whole} saved");
-        for (count, what) in
-            [(damaged, "saved with lost sectors, which are marked"), (failed, "failed"), (untried, "not tried")]
-        {
+        for (count, what) in [
+            (damaged, "saved with lost sectors, which are marked"),
+            (failed, "failed"),
+            (untried, "not tried"),
+        ] {
             if count > 0 {
                 sentence.push_str(&format!(", {count} {what}"));
             }

@@ -109,7 +109,14 @@ mod tests {
     }
 
     fn erase(from: Origin, marks: Option<&Marks>) -> Erase<'_> {
-        Erase { from, to: Path::new("/dev/t"), options: "-q", report: Path::new("/r"), marks, work: "restore" }
+        Erase {
+            from,
+            to: Path::new("/dev/t"),
+            options: "-q",
+            report: Path::new("/r"),
+            marks,
+            work: "restore",
+        }
     }
 
     #[test]
@@ -138,7 +145,10 @@ mod tests {
     fn a_clone_goes_on_where_its_map_says() {
         let volume = || PathBuf::from("/dev/s");
         let mut worker = Script::new(&[3]);
-        assert_eq!(erase(Origin::Volume(volume(), Some("/m".into())), None).run(&mut worker).verdict, Verdict::Damaged);
+        assert_eq!(
+            erase(Origin::Volume(volume(), Some("/m".into())), None).run(&mut worker).verdict,
+            Verdict::Damaged
+        );
         let saving = "--rescue --force --ignore-fs-check --strict --reconnect 600 --report /r";
         assert_eq!(worker.asked, [format!("{saving} --map-interval 10 --map /m -O /dev/t -q /dev/s")]);
         let without = erase(Origin::Volume(volume(), None), None);

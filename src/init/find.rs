@@ -281,6 +281,17 @@ pub enum Refusal {
     /// Two volumes whose images would get the same name.
     #[error("/dev/{0} and /dev/{1} would be saved to the same file {2}, wanted a name for each")]
     SameName(String, String, String),
+    /// A whole disk that is not blank.
+    #[error(
+        "confirm does not name all of /dev/{target}, which holds something: wanted whole:{}; nothing was written",
+        Escaped(serial)
+    )]
+    NotBlank {
+        /// The target's name.
+        target: String,
+        /// Its serial number.
+        serial: String,
+    },
     /// `confirm` names nothing, too much or something else.
     #[error("confirm does not name the target /dev/{target}: {why}; nothing was written")]
     NotConfirmed {
@@ -289,6 +300,14 @@ pub enum Refusal {
         /// What was found instead.
         why: String,
     },
+}
+
+impl Refusal {
+    /// Is it only that a whole disk is not blank, of which `confirm` would have to say so? A job that has begun has
+    /// written there itself.
+    pub fn is_only_of_content(&self) -> bool {
+        matches!(self, Refusal::NotBlank { .. })
+    }
 }
 
 /// Judges a job whose devices were found.
@@ -411,10 +430,8 @@ fn confirmed(confirm: &Confirm, target: &Pick<'_>, drives: &[Drive]) -> Result<(
     let is_blank = target.part.found == Found::Nothing && !target.drive.has_partitions();
     let needs_whole = target.is_whole_drive() && !is_blank;
     let whole = || {
-        no(format!(
-            "the disk holds something, wanted whole:{} to overwrite all of it",
-            Escaped(target.drive.serial())
-        ))
+        let (target, serial) = (target.part.name.clone(), target.drive.serial().to_owned());
+        Err(Refusal::NotBlank { target, serial })
     };
     match confirm {
         Confirm::AnyOf(list) => {

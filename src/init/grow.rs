@@ -8,8 +8,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, IntoBytes};
 
+use super::table::{GptEntry, GptHeader};
 use crate::extent::ByteRange;
 
 /// Free bytes behind a partition that are worth the work.
@@ -23,39 +24,6 @@ const MAX_ENTRIES: u64 = 1 << 20;
 
 /// Where an MBR has its first entry's last field, the number of sectors.
 const MBR_SECTORS: usize = 446 + 12;
-
-#[derive(Clone, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Header {
-    /// `EFI PART`
-    signature: [u8; 8],
-    revision: U32,
-    /// Bytes of the header.
-    size: U32,
-    /// Of the header, with this field zero.
-    crc: U32,
-    reserved: U32,
-    own_lba: U64,
-    other_lba: U64,
-    first_usable: U64,
-    last_usable: U64,
-    disk: [u8; 16],
-    entries_lba: U64,
-    nr_entries: U32,
-    /// Bytes of an entry.
-    entry_size: U32,
-    entries_crc: U32,
-}
-
-#[derive(Clone, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Entry {
-    kind: [u8; 16],
-    unique: [u8; 16],
-    first_lba: U64,
-    /// Included.
-    last_lba: U64,
-}
 
 /// Why a partition cannot grow.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +60,7 @@ pub fn grow(disk: &File, size: u64, sector: u32, number: u32) -> Result<Option<B
     let sector = u64::from(sector);
     let mut head = vec![0; sector as usize];
     disk.read_exact_at(&mut head, sector).map_err(system("read"))?;
-    let (header, _) = Header::read_from_prefix(&head).map_err(|_| GrowError::Table("no header"))?;
+    let (header, _) = GptHeader::read_from_prefix(&head).map_err(|_| GrowError::Table("no header"))?;
     let len = u64::from(header.nr_entries.get()) * u64::from(header.entry_size.get());
     if header.entries_lba.get() != 2 || len > MAX_ENTRIES {
         return Err(GrowError::Table("found entries that no tool makes, wanted them from sector 2 on"));
@@ -113,29 +81,29 @@ pub fn grow(disk: &File, size: u64, sector: u32, number: u32) -> Result<Option<B
 
 /// The tables with the partition as long as the disk allows; none where it is so long already.
 fn grown(
-    mut header: Header,
+    mut header: GptHeader,
     mut entries: Vec<u8>,
     size: u64,
     sector: u64,
     number: u32,
 ) -> Result<Option<Grown>, GrowError> {
     let is_whole = &header.signature == b"EFI PART"
-        && header.size.get() as usize == size_of::<Header>()
+        && header.header_size.get() as usize == size_of::<GptHeader>()
         && header.crc.get() == crc_of(&header)
         && header.entries_crc.get() == crc32fast::hash(&entries);
     if !is_whole {
         return Err(GrowError::Table("found a broken header, wanted one whose checksums fit"));
     }
     let entry_size = header.entry_size.get() as usize;
-    if entry_size < size_of::<Entry>() {
+    if entry_size < size_of::<GptEntry>() {
         return Err(GrowError::Table("found entries that are too small"));
     }
     let index = (number as usize).checked_sub(1).ok_or(GrowError::Table("no such partition"))?;
-    let parse = |bytes: &[u8]| Entry::read_from_prefix(bytes).map(|(entry, _)| entry).ok();
+    let parse = |bytes: &[u8]| GptEntry::read_from_prefix(bytes).map(|(entry, _)| entry).ok();
     let all: Vec<_> = entries.chunks_exact(entry_size).filter_map(parse).collect();
     let own = all.get(index).filter(|own| own.kind != [0; 16]);
     let mut own = own.cloned().ok_or(GrowError::Table("no such partition"))?;
-    let is_used = |entry: &&Entry| entry.kind != [0; 16];
+    let is_used = |entry: &&GptEntry| entry.kind != [0; 16];
     if all.iter().filter(is_used).any(|other| other.first_lba.get() > own.first_lba.get()) {
         return Ok(None);
     }
@@ -150,7 +118,7 @@ fn grown(
     }
     own.last_lba = U64::new(aligned);
     if let Some(place) =
-        entries.get_mut(index * entry_size..).and_then(|rest| rest.get_mut(..size_of::<Entry>()))
+        entries.get_mut(index * entry_size..).and_then(|rest| rest.get_mut(..size_of::<GptEntry>()))
     {
         place.copy_from_slice(own.as_bytes());
     }
@@ -179,8 +147,8 @@ fn grown(
     }))
 }
 
-fn crc_of(header: &Header) -> u32 {
-    crc32fast::hash(Header { crc: U32::new(0), ..header.clone() }.as_bytes())
+fn crc_of(header: &GptHeader) -> u32 {
+    crc32fast::hash(GptHeader { crc: U32::new(0), ..header.clone() }.as_bytes())
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::session::refused;
 use super::signals::Signals;
 use super::spec::ImageSpec;
 use super::stick::{data_part, mount_data};
-use super::template::{Field, date_of};
+use super::template::{Field, date_of, harmless};
 use super::{tables, worker};
 use crate::io::disk::Disk;
 use crate::io::store::LocalStore;
@@ -53,8 +53,8 @@ impl Worker for &Desk<'_> {
 }
 
 /// Jobs on the drives of a machine.
-pub struct Jobs<'a> {
-    desk: &'a Desk<'a>,
+pub struct Jobs<'a, 'm> {
+    desk: &'a Desk<'m>,
     watch: &'a Watch,
     config: &'a Config,
     options: &'a str,
@@ -87,9 +87,14 @@ struct Leaves<'a> {
     image: Option<&'a str>,
 }
 
-impl<'a> Jobs<'a> {
+impl<'a, 'm> Jobs<'a, 'm> {
     /// For the drives among which the job's devices were found.
-    pub fn new(desk: &'a Desk<'a>, watch: &'a Watch, config: &'a Config, drives: &'a [Drive]) -> Jobs<'a> {
+    pub fn new(
+        desk: &'a Desk<'m>,
+        watch: &'a Watch,
+        config: &'a Config,
+        drives: &'a [Drive],
+    ) -> Jobs<'a, 'm> {
         let options = match &config.request {
             Request::Job { options, .. } => options.as_str(),
             Request::Nothing | Request::Shell => "",
@@ -198,7 +203,7 @@ impl<'a> Jobs<'a> {
                 report: Path::new(REPORT),
                 work: &work,
             };
-            save.run(&mut self.desk)
+            save.run(&mut &*self.desk)
         })
     }
 
@@ -255,7 +260,7 @@ impl<'a> Jobs<'a> {
             work,
         };
         let leaves = Leaves { files: &files, source, target: Some(target.into()), image: None };
-        self.with_leaves(leaves, || erase.run(&mut self.desk))
+        self.with_leaves(leaves, || erase.run(&mut &*self.desk))
     }
 
     fn verify(&self, image: &Pick<'_>, source: &ImageSpec, data: Option<&Mounted>) -> Outcome {
@@ -264,9 +269,8 @@ impl<'a> Jobs<'a> {
         self.with_place(image, false, data, |place| {
             let mut argv = vec!["-r".to_owned(), "-n".to_owned()];
             argv.extend(self.options.split_ascii_whitespace().map(str::to_owned));
-            argv.push(super::save::text(&crate::io::parts::first(&place.path(source.path.as_str()))));
-            let mut desk = self.desk;
-            match desk.run(&argv) {
+            argv.push(super::save::text(&place.path(source.path.as_str())));
+            match (&mut &*self.desk).run(&argv) {
                 Ok(status) => Outcome::of_worker(status, &work),
                 Err(cause) => Outcome::failed(format!("{work}: the worker cannot be run: {cause}")),
             }
@@ -322,7 +326,9 @@ impl<'a> Jobs<'a> {
         let outcome = then(&place);
         nix::unistd::sync();
         match place {
-            Place::Own(mounted) => mounted.unmount().map_or_else(|errno| unmounted(outcome.clone(), errno), |()| outcome.clone()),
+            Place::Own(mounted) => {
+                mounted.unmount().map_or_else(|errno| unmounted(outcome.clone(), errno), |()| outcome.clone())
+            }
             Place::Stick(_) => outcome,
         }
     }
@@ -365,7 +371,7 @@ fn unmounted(outcome: Outcome, errno: nix::errno::Errno) -> Outcome {
 fn keep_table(source: &Pick<'_>, files: &Files) {
     let serial = source.drive.serial();
     let name = if serial.is_empty() { format!("disk-{}", source.drive.size) } else { serial.to_owned() };
-    let path = files.image.with_file_name(format!("{}.table", super::template::harmless(&name)));
+    let path = files.image.with_file_name(format!("{}.table", harmless(&name)));
     if path.exists() {
         return;
     }

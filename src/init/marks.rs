@@ -4,7 +4,7 @@
 //! A mark is a small JSON file. One that a power cut has torn cannot be parsed and counts as none: the job then runs
 //! again, which does no harm.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,5 @@
 //! What came of a job, as JSON beside the image: `NAME.json`.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
@@ -79,7 +78,13 @@ impl<'a> From<&Pick<'a>> for Device<'a> {
 
 impl<'a> Record<'a> {
     /// A record of what came of a job. `report` is the worker's, which may not be there.
-    pub fn new(job: &'a str, options: &'a str, outcome: &'a Outcome, source: Device<'a>, report: &Path) -> Record<'a> {
+    pub fn new(
+        job: &'a str,
+        options: &'a str,
+        outcome: &'a Outcome,
+        source: Device<'a>,
+        report: &Path,
+    ) -> Record<'a> {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let rescue = std::fs::read(report).ok().and_then(|json| serde_json::from_slice(&json).ok());
         Record {

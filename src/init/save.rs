@@ -81,6 +81,13 @@ impl Save<'_> {
     /// Saves it, or what is left of it to be saved.
     pub fn run(&self, worker: &mut dyn Worker) -> Outcome {
         let Save { files, work, .. } = self;
+        // Its check was passed, and then its parts were being renamed.
+        if parts::exists(&files.part)
+            && parts::all_of(&files.image).next().is_some()
+            && let Err(cause) = parts::rename_all(&files.part, &files.image)
+        {
+            return Outcome::failed(format!("{work}: the image cannot be renamed: {cause}"));
+        }
         if parts::exists(&files.image) {
             return match self.check(&files.image, worker) {
                 Ok(()) => Outcome::was_done(format!("{work}: already saved; nothing was read from the disk")),
@@ -131,7 +138,7 @@ impl Save<'_> {
 
     /// Walks an image's structure from its beginning to its end.
     fn check(&self, image: &Path, worker: &mut dyn Worker) -> Result<(), String> {
-        match worker.run(&["-r".to_owned(), "-n".to_owned(), text(&parts::first(image))]) {
+        match worker.run(&["-r".to_owned(), "-n".to_owned(), text(image)]) {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(status.to_string()),
             Err(cause) => Err(cause.to_string()),
@@ -231,7 +238,9 @@ pub mod tests {
 
     #[test]
     fn an_image_gets_its_name_when_it_is_checked() {
-        for (status, result) in [(0, "result=ok exit=0"), (3, "result=damaged exit=3"), (5, "result=damaged exit=5")] {
+        for (status, result) in
+            [(0, "result=ok exit=0"), (3, "result=damaged exit=3"), (5, "result=damaged exit=5")]
+        {
             let scene = Scene::new(&["i.img.part", "i.img.map"]);
             let (outcome, asked) = scene.save(&[status, 0]);
             assert!(outcome.contains(result), "{outcome}");
@@ -262,7 +271,7 @@ pub mod tests {
                 let scene = Scene::new(&[name]);
                 let (outcome, asked) = scene.save(&[status]);
                 assert!(outcome.contains(result), "{outcome}");
-                assert_eq!(asked, [format!("-r -n /{name}")]);
+                assert_eq!(asked, ["-r -n /i.img"]);
                 assert_eq!(std::fs::read_to_string(scene.folder.path().join(name)).unwrap(), name);
             }
         }

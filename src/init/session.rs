@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::config::{ConfFile, Config, Ending, Endings, Request, Task, stick_of, wants_shell};
+use super::config::{Config, Ending, Endings, Request, Task, stick_of, wants_shell};
 use super::drives::{Drive, Line, Watch};
-use super::ending::{Outcome, Verdict};
+use super::ending::Outcome;
 use super::find::{NotOne, StickError, find, judge, mark_stick};
 use super::jobs::{Desk, Jobs};
 use super::modules::{Index, Modules};
@@ -152,9 +152,7 @@ impl Session<'_> {
                 self.list_after_a_while();
                 (Outcome::ok("no job was given; no disk was touched"), Some(Ending::Shell))
             }
-            Request::Shell => {
-                (Outcome::ok("a shell, as asked; no disk was touched"), Some(Ending::Shell))
-            }
+            Request::Shell => (Outcome::ok("a shell, as asked; no disk was touched"), Some(Ending::Shell)),
             Request::Job { task, .. } => {
                 log::info!("the job: {config}");
                 (self.job(config, task), None)
@@ -234,14 +232,19 @@ impl Session<'_> {
         let begun = Instant::now();
         loop {
             let is_settled = self.watch.is_settled();
-            self.listen(if is_settled { LOOK.min(QUIET.saturating_sub(self.watch.quiet_for())) } else { POLL });
+            self.listen(if is_settled {
+                LOOK.min(QUIET.saturating_sub(self.watch.quiet_for()))
+            } else {
+                POLL
+            });
             self.watch.show_ranges(task);
             let mut drives = self.watch.drives();
             let marked = mark_stick(&mut drives, config.stick.as_deref());
             let elapsed = begun.elapsed();
             let is_quiet = self.watch.quiet_for() >= QUIET;
             // What is there gets the time to say what it holds, however short the wait is.
-            let is_late = elapsed >= config.wait && (self.watch.is_settled() || elapsed >= config.wait + QUIET);
+            let is_late =
+                elapsed >= config.wait && (self.watch.is_settled() || elapsed >= config.wait + QUIET);
             match (marked, find(task, &drives)) {
                 (Err(error @ StickError::Several(..)), _) => return Waited::Stick(error),
                 (Err(error), _) if is_late => return Waited::Stick(error),
@@ -303,6 +306,7 @@ fn list(drives: &[Drive]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ending::Verdict;
     use super::*;
 
     #[test]

@@ -1,12 +1,13 @@
 //! The stick itself: its configuration, and its data partition, which fills the stick at the first boot.
 
 use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::statvfs::statvfs;
 
+use super::config::{ConfFile, read_file};
 use super::drives::{Drive, Part};
 use super::grow::grow;
 use super::modules::Modules;
@@ -18,9 +19,6 @@ use crate::sys;
 
 /// The configuration's name, in the root of a partition.
 pub const CONFIG_NAME: &str = "ntfsrescue.conf";
-
-/// Bytes of the longest configuration that is read; one more is read, so that a longer one is noticed.
-pub const CONFIG_MAX: u64 = 64 << 10;
 
 /// Label and partition name of the data partition.
 pub const DATA_LABEL: &str = "RESCUE";
@@ -46,8 +44,20 @@ fn kind_of(part: &Part) -> Option<&'static str> {
     }
 }
 
-/// A configuration: its place, for messages, and its text.
-pub type ConfigFile = (String, String);
+/// A configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Its place, for messages.
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl ConfigFile {
+    /// As it is parsed.
+    pub fn as_conf_file(&self) -> ConfFile<'_> {
+        ConfFile { name: &self.name, bytes: &self.bytes }
+    }
+}
 
 /// Reads the configurations on the stick's boot and data partitions. Nothing stays mounted.
 pub fn read_configurations(
@@ -64,23 +74,13 @@ pub fn read_configurations(
         // A stick without its configuration is not one without a job.
         let mounted = mount_at(CONFIG_POINT, &part.path(), kind, false).map_err(|error| error.to_string())?;
         let name = format!("{CONFIG_NAME} on the stick's {which} partition");
-        let text =
-            read_text(&mounted.path().join(CONFIG_NAME)).map_err(|cause| format!("{name}: {cause}"))?;
-        found.extend(text.map(|text| (name, text)));
+        match read_file(&mounted.path().join(CONFIG_NAME)) {
+            Ok(bytes) => found.push(ConfigFile { name, bytes }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("{name}: {error}")),
+        }
     }
     Ok(found)
-}
-
-/// A file's text; none where there is no such file.
-fn read_text(path: &Path) -> Result<Option<String>, String> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let mut bytes = Vec::new();
-    file.take(CONFIG_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map(Some).map_err(|_| "found bytes that are no text, wanted UTF-8".to_owned())
 }
 
 /// Mounts the data partition for writing. While it is empty it is made to fill the stick.
@@ -167,19 +167,5 @@ mod tests {
         std::fs::write(root.path().join("ntfsrescue.conf"), "").unwrap();
         assert!(!is_empty(root.path()));
         assert!(!is_empty(&root.path().join("none")));
-    }
-
-    #[test]
-    fn a_configuration_is_text() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join(CONFIG_NAME);
-        assert_eq!(read_text(&file), Ok(None));
-        std::fs::write(&file, "action = save\n").unwrap();
-        assert_eq!(read_text(&file).unwrap().unwrap(), "action = save\n");
-        std::fs::write(&file, vec![b'#'; 70_000]).unwrap();
-        assert_eq!(read_text(&file).unwrap().unwrap().len() as u64, CONFIG_MAX + 1);
-        std::fs::write(&file, b"action = \xff").unwrap();
-        assert!(read_text(&file).unwrap_err().contains("UTF-8"));
-        assert!(read_text(folder.path()).is_err());
     }
 }

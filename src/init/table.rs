@@ -6,7 +6,7 @@
 //! chained, each table with one of them and the place of the next.
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::extent::ByteRange;
 use crate::io::Source;
@@ -26,39 +26,47 @@ const MAX_LOGICAL: u32 = 60;
 /// Bytes of a sector: a disk in a USB case can have others than it had when its table was written.
 const SECTOR_SIZES: [u64; 2] = [512, 4096];
 
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+/// The header of a GPT. Places are in logical sectors.
+#[derive(Clone, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
-struct GptHeader {
+pub(super) struct GptHeader {
     /// `EFI PART`
-    signature: [u8; 8],
-    revision: U32,
+    pub signature: [u8; 8],
+    pub revision: U32,
     /// Bytes of the header that its checksum covers.
-    header_size: U32,
+    pub header_size: U32,
     /// CRC-32 of the header, with zeros here.
-    crc: U32,
-    unused1: [u8; 4],
-    /// Where this header is, in logical sectors, as all that follow.
-    own_lba: U64,
-    unused2: [u8; 40],
+    pub crc: U32,
+    pub reserved: U32,
+    /// Where this header is.
+    pub own_lba: U64,
+    /// Where its copy is.
+    pub other_lba: U64,
+    pub first_usable: U64,
+    /// Belongs to what partitions may have.
+    pub last_usable: U64,
+    /// The disk's own identity.
+    pub disk: [u8; 16],
     /// Where the entries begin.
-    entries_lba: U64,
-    nr_entries: U32,
+    pub entries_lba: U64,
+    pub nr_entries: U32,
     /// Bytes of an entry.
-    entry_size: U32,
+    pub entry_size: U32,
     /// CRC-32 of all entries.
-    entries_crc: U32,
+    pub entries_crc: U32,
 }
 
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+/// An entry of a GPT; one whose kind is zero is unused.
+#[derive(Clone, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
-struct GptEntry {
-    kind: [u8; 16],
+pub(super) struct GptEntry {
+    pub kind: [u8; 16],
     /// Its own identity: the PARTUUID.
-    unique: [u8; 16],
+    pub unique: [u8; 16],
     /// In logical sectors.
-    first_lba: U64,
+    pub first_lba: U64,
     /// Belongs to it.
-    last_lba: U64,
+    pub last_lba: U64,
 }
 
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -210,6 +218,11 @@ impl Table {
             let last = (disk.len() / sector).checked_sub(1)?;
             read_gpt(disk, sector, 1).or_else(|| read_gpt(disk, sector, last))
         })
+    }
+
+    /// Is it a GPT?
+    pub fn is_gpt(&self) -> bool {
+        self.signature.is_none()
     }
 
     /// The PARTUUID of the partition with this number that begins at this byte.

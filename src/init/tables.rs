@@ -13,7 +13,7 @@
 //!
 //! `dd if=SERIAL.table bs=512 skip=8 count=2048 of=/dev/NEW` puts the first stretch back.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use super::spec::Escaped;
@@ -47,7 +47,9 @@ pub fn keep(disk: &dyn Source, serial: &str, model: &str, store: &dyn Store, pat
     read(disk, ByteRange { pos: 0, len: HEAD.min(len) }, &mut taken, &mut unreadable);
     let backup = BACKUP_SECTORS.max((16 << 10) / sector + 1) * sector;
     let tail = ByteRange { pos: len.saturating_sub(backup), len: backup.min(len) };
-    if matches!(Table::read(disk), Some(Table::Gpt(_))) && tail.pos >= HEAD {
+    // A GPT that is damaged at both ends is worth keeping too.
+    let is_mbr = Table::read(disk).is_some_and(|table| !table.is_gpt());
+    if !is_mbr && tail.pos >= HEAD {
         stretches.push(tail);
         read(disk, tail, &mut taken, &mut unreadable);
     }
@@ -122,10 +124,7 @@ mod tests {
 
     fn kept(bad: u64) -> (Vec<u8>, Vec<u8>) {
         let mut bytes: Vec<u8> = (0..4 << 20).map(|at: u32| (at / 512) as u8).collect();
-        // Its header, and an entry.
         bytes[..512].fill(0);
-        bytes[512..520].copy_from_slice(b"EFI PART");
-        bytes[512 + 72..512 + 88].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 128, 0, 0, 0]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("S.table");
         let disk = Faulty { bytes, bad };

@@ -166,6 +166,14 @@ fn fill(template: &str, names: &Names<'_>) -> Option<Text> {
     Some(path)
 }
 
+/// What a disk says as a part of a name.
+pub fn harmless(value: &str) -> Text {
+    let mut name = Text::new();
+    // What is too long for a name is cut.
+    let _cut = push_harmless(&mut name, value);
+    name
+}
+
 /// Adds what a disk says: every byte that could mean something becomes `_`, and so does what would vanish, or be a
 /// folder itself: nothing at all, and nothing but dots.
 fn push_harmless(path: &mut Text, value: &str) -> Option<()> {

@@ -6,14 +6,17 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use crate::extent::ByteRange;
 
 pub mod ahead;
 pub mod buffer;
+pub mod compare;
 pub mod disk;
 pub mod identity;
 pub mod mounts;
+pub mod parts;
 pub mod raw;
 pub mod remote;
 pub mod stash;
@@ -143,8 +146,41 @@ pub trait PlacedSink: Sink + Sync {
     }
 }
 
+/// Bytes that are read and written at any place: a file, a device, or an image in parts.
+pub trait PlacedFile: Send + Sync + std::fmt::Debug {
+    /// Fills `buf` from byte `at` on.
+    fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// Writes all of `data` from byte `at` on.
+    fn write_all_at(&mut self, data: &[u8], at: u64) -> io::Result<()>;
+
+    /// Makes sure that all of it has reached the medium.
+    fn sync_data(&mut self) -> io::Result<()>;
+
+    /// Where it ends now, in bytes; a device never does.
+    fn end(&self) -> u64;
+}
+
+impl PlacedFile for File {
+    fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buf, at)
+    }
+
+    fn write_all_at(&mut self, data: &[u8], at: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, data, at)
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn end(&self) -> u64 {
+        end_of(self)
+    }
+}
+
 /// The end of a target in a file; a device has no end that could be passed.
-pub(crate) fn end_of(file: &File) -> u64 {
+fn end_of(file: &File) -> u64 {
     match file.metadata() {
         Ok(metadata) if !metadata.is_file() => u64::MAX,
         metadata => metadata.map_or(0, |metadata| metadata.len()),
@@ -181,6 +217,14 @@ pub enum WriteError {
         target: String,
         /// What the system said.
         cause: io::Error,
+    },
+    /// What was written cannot be read back.
+    #[error("cannot read {target} back: {cause}")]
+    ReadBack {
+        /// Name of the target.
+        target: String,
+        /// The read that failed.
+        cause: ReadError,
     },
     /// A target that can only be written in order was given an earlier place.
     #[error(

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
+use super::parts::Parts;
 use super::{Sink, SyncWrite, WriteError};
 
 /// A raw clone into a pipe: gaps are written as zeros.
@@ -69,37 +70,47 @@ impl<W: Write + Send> Sink for StreamSink<W> {
     }
 }
 
-/// A file, device or pipe that takes an image. Standard output is one too, without the line buffer that std puts
-/// before it.
+/// A file, device or pipe that takes an image, or an image in parts. Standard output is one too, without the line buffer
+/// that std puts before it.
 #[derive(Debug)]
-pub struct Output(File);
+pub enum Output {
+    /// In one piece.
+    File(File),
+    /// In numbered parts.
+    Parts(Parts),
+}
 
 impl Output {
-    /// Takes what was opened.
-    pub fn new(file: File) -> Output {
-        Output(file)
-    }
-
     /// A second descriptor of the process's standard output.
     pub fn stdout() -> io::Result<Output> {
-        Ok(Output(io::stdout().as_fd().try_clone_to_owned()?.into()))
+        Ok(Output::File(io::stdout().as_fd().try_clone_to_owned()?.into()))
     }
 }
 
 impl Write for Output {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.0.write(data)
+        match self {
+            Output::File(file) => file.write(data),
+            Output::Parts(parts) => parts.write(data),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        match self {
+            Output::File(file) => file.flush(),
+            Output::Parts(parts) => parts.flush(),
+        }
     }
 }
 
 impl SyncWrite for Output {
     /// Pipes, terminals and `/dev/null` have nothing to sync.
     fn sync(&mut self) -> io::Result<()> {
-        match self.0.sync_all() {
+        let file = match self {
+            Output::File(file) => file,
+            Output::Parts(parts) => return parts.sync(),
+        };
+        match file.sync_all() {
             Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
             other => other,
         }

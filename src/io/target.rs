@@ -10,8 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use super::ahead::{self, Ahead, AheadError, Limits};
+use super::disk::{Disk, OpenError};
 use super::mounts::{Place, mounts_of};
+use super::parts::{self, MAX_PARTS, Parts, PartsError, numbered};
 use super::raw::RawSink;
 use super::store::{folder_of, sync_folder_of};
 use super::stream::{Output, StreamSink};
@@ -43,13 +47,11 @@ pub enum TargetName {
 }
 
 impl TargetName {
-    /// Is there anything of it, whole or unfinished?
+    /// Is there anything of it, whole or unfinished, in one piece or in parts?
     pub fn exists(&self) -> bool {
         match self {
-            TargetName::New(path) => {
-                path.symlink_metadata().is_ok() || part_of(path).symlink_metadata().is_ok()
-            }
-            TargetName::Replace(path) => path.symlink_metadata().is_ok(),
+            TargetName::New(path) => parts::exists(path) || parts::exists(&part_of(path)),
+            TargetName::Replace(path) => parts::exists(path),
             TargetName::Stdout => true,
         }
     }
@@ -130,7 +132,7 @@ pub enum TargetError {
         cause: io::Error,
     },
     /// The file system takes no file of that length.
-    #[error("'{}' cannot be so long: its file system takes {found} bytes, but {wanted} are needed", target.display())]
+    #[error("'{}' cannot be so long: its file system takes {found} bytes, but {wanted} are needed; --split saves an image in parts", target.display())]
     TooLong {
         /// The target.
         target: PathBuf,
@@ -139,12 +141,32 @@ pub enum TargetError {
         /// Bytes wanted.
         wanted: u64,
     },
+    /// The image would have more parts than there are numbers.
+    #[error("'{}' would have {found} parts, but {MAX_PARTS} are the most: give --split longer ones", target.display())]
+    TooManyParts {
+        /// The target.
+        target: PathBuf,
+        /// How many parts.
+        found: u64,
+    },
+    /// Parts are wanted, but something of that name is there.
+    #[error("'{}' is there, and not in parts: move or remove it first, or leave out --split", .0.display())]
+    InOnePiece(PathBuf),
+    /// Parts are there, and none are wanted.
+    #[error("'{}' is there, the first part of an image: give --split as before", .0.display())]
+    InParts(PathBuf),
+    /// Parts that do not make an image, or cannot be written.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
     /// What is beside it was not read ahead for it.
     #[error(transparent)]
     Ahead(#[from] AheadError),
     /// A first write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// What was written cannot be opened to be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }
 
 /// A target that has passed the checks that need nothing of the source but its name.
@@ -154,6 +176,8 @@ pub struct Target {
     kind: Kind,
     /// How its content stands to a map.
     mapped: Mapped,
+    /// Bytes of a part, where the target is an image in parts.
+    split: Option<u64>,
 }
 
 /// How a target's content stands to the map of a rescue.
@@ -199,17 +223,22 @@ pub struct Room {
 
 impl Target {
     /// Looks at the target and refuses what must not be written to. Nothing is created or changed; a device is
-    /// opened exclusively.
-    pub fn examine(name: &TargetName, source: Option<&Path>) -> Result<Target, TargetError> {
-        Target::examine_mapped(name, source, Mapped::No)
+    /// opened exclusively. The files of the source are not to be overwritten; with `split` the target is an image in parts
+    /// of so many bytes.
+    pub fn examine(name: &TargetName, source: &[&Path], split: Option<u64>) -> Result<Target, TargetError> {
+        Target::examine_mapped(name, source, split, Mapped::No)
     }
 
     /// The same with a map, which says what an earlier run has written.
     pub fn examine_mapped(
         name: &TargetName,
-        source: Option<&Path>,
+        source: &[&Path],
+        split: Option<u64>,
         mapped: Mapped,
     ) -> Result<Target, TargetError> {
+        if let (Some(part_len), TargetName::New(_) | TargetName::Replace(_)) = (split, name) {
+            return Target::examine_parts(name, source, part_len, mapped);
+        }
         if mapped == Mapped::Resumed
             && let TargetName::New(path) = name
         {
@@ -217,12 +246,14 @@ impl Target {
             let part = part_of(path);
             return match (part.exists(), path.exists()) {
                 (true, false) => {
-                    let part = Target::examine_mapped(&TargetName::Replace(part), source, mapped)?;
+                    let part = Target::examine_mapped(&TargetName::Replace(part), source, None, mapped)?;
                     Ok(Target { path: path.clone(), kind: Kind::New, ..part })
                 }
-                (false, true) => Target::examine_mapped(&TargetName::Replace(path.clone()), source, mapped),
+                (false, true) => {
+                    Target::examine_mapped(&TargetName::Replace(path.clone()), source, None, mapped)
+                }
                 (true, true) => Err(TargetError::Exists(path.clone())),
-                (false, false) => Err(TargetError::NotBegun(path.clone())),
+                (false, false) => Err(not_begun(path, &[path, &part])),
             };
         }
         let (path, must_be_new) = match name {
@@ -234,7 +265,7 @@ impl Target {
                     let target = "standard output".into();
                     return Err(TargetError::System { what: "write to", target, cause });
                 }
-                return Ok(Target { path: "standard output".into(), kind: Kind::Stdout, mapped });
+                return Ok(Target { path: "standard output".into(), kind: Kind::Stdout, mapped, split });
             }
         };
         let system = |what| {
@@ -254,27 +285,18 @@ impl Target {
             }
             std::fs::metadata(folder_of(&path)).map_err(system("look at the folder of"))?;
             if mapped == Mapped::Resumed {
-                return Err(TargetError::NotBegun(path));
+                return Err(not_begun(&path, &[&path]));
             }
             if !must_be_new {
-                return Ok(Target { path, kind: Kind::File, mapped });
+                return Ok(Target { path, kind: Kind::File, mapped, split });
             }
             let part = part_of(&path);
             if part.symlink_metadata().is_ok() {
                 return Err(TargetError::Unfinished(part));
             }
-            return Ok(Target { path, kind: Kind::New, mapped });
+            return Ok(Target { path, kind: Kind::New, mapped, split });
         };
-        if let Some(place) = Place::of(&path) {
-            if let Some(source) =
-                source.filter(|source| Place::of(source).is_some_and(|s| s.overlaps(&place)))
-            {
-                return Err(TargetError::SameAsSource { origin: source.to_owned(), target: path });
-            }
-            if let Some(mount) = mounts_of(&place).into_iter().next() {
-                return Err(TargetError::Mounted { target: path, point: mount.point });
-            }
-        }
+        refuse_in_use(&path, source)?;
         let kind = if file_type.is_block_device() {
             let exclusive =
                 OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_EXCL).open(&path);
@@ -300,7 +322,61 @@ impl Target {
         if kind.is_in_order() && mapped != Mapped::No {
             return Err(TargetError::InOrder(path));
         }
-        Ok(Target { path, kind, mapped })
+        Ok(Target { path, kind, mapped, split })
+    }
+
+    /// Looks at the target of an image in parts: none of that name may be there, or those of an earlier run.
+    fn examine_parts(
+        name: &TargetName,
+        source: &[&Path],
+        part_len: u64,
+        mapped: Mapped,
+    ) -> Result<Target, TargetError> {
+        let (TargetName::New(path) | TargetName::Replace(path)) = name else {
+            return Err(TargetError::InOrder("standard output".into()));
+        };
+        let must_be_new = matches!(name, TargetName::New(_));
+        let system = |what| move |cause| TargetError::System { what, target: path.clone(), cause };
+        std::fs::metadata(folder_of(path)).map_err(system("look at the folder of"))?;
+        let unfinished = part_of(path);
+        let whole = [path, &unfinished].into_iter().find(|path| path.symlink_metadata().is_ok());
+        match whole {
+            Some(there) if there == path && must_be_new && mapped != Mapped::Resumed => {
+                return Err(TargetError::Exists(path.clone()));
+            }
+            Some(there) if there == path || must_be_new => {
+                return Err(TargetError::InOnePiece(there.clone()));
+            }
+            _ => {}
+        }
+        let first = |path: &Path| parts::all_of(path).next();
+        let begun = |path: &Path| parts::exists(path);
+        let kind = match (must_be_new, mapped) {
+            (true, Mapped::Resumed) => match (begun(&unfinished), begun(path)) {
+                (true, false) => Kind::New,
+                (false, true) => Kind::File,
+                (true, true) => return Err(TargetError::Exists(numbered(path, 1))),
+                (false, false) => return Err(TargetError::NotBegun(path.clone())),
+            },
+            (false, Mapped::Resumed) if !begun(path) => return Err(TargetError::NotBegun(path.clone())),
+            (true, _) => match (first(path), first(&unfinished)) {
+                (Some(there), _) => return Err(TargetError::Exists(there)),
+                (None, Some(there)) => return Err(TargetError::Unfinished(there)),
+                (None, None) => Kind::New,
+            },
+            (false, _) => Kind::File,
+        };
+        for part in parts::all_of(path).chain(parts::all_of(&unfinished)) {
+            refuse_in_use(&part, source)?;
+            let metadata = std::fs::metadata(&part).map_err(system("look at the parts of"))?;
+            if !metadata.is_file() {
+                return Err(TargetError::InOnePiece(part));
+            }
+            if mapped == Mapped::New && metadata.len() > 0 {
+                return Err(TargetError::NotEmpty(part));
+            }
+        }
+        Ok(Target { path: path.clone(), kind, mapped, split: Some(part_len) })
     }
 
     /// May stretches of a raw clone come in any order?
@@ -318,10 +394,10 @@ impl Target {
 
     /// The target's name, for messages.
     pub fn name(&self) -> String {
+        let numbers = if self.split.is_some() { ".NNN" } else { "" };
         match self.kind {
-            Kind::New => format!("'{}'", part_of(&self.path).display()),
             Kind::Stdout => self.path.display().to_string(),
-            _ => format!("'{}'", self.path.display()),
+            _ => format!("'{}{numbers}'", self.written_path().display()),
         }
     }
 
@@ -351,9 +427,13 @@ impl Target {
         let found = stat.blocks_available().saturating_mul(stat.fragment_size()).saturating_add(in_use);
         let features =
             ahead::features_of(place).map_err(|cause| self.system("ask for the file system of", cause))?;
-        if room.length > features.longest {
-            let found = features.longest;
-            return Err(TargetError::TooLong { target, found, wanted: room.length });
+        let wanted = self.split.map_or(room.length, |part_len| part_len.min(room.length));
+        if wanted > features.longest {
+            return Err(TargetError::TooLong { target, found: features.longest, wanted });
+        }
+        match self.split.map(|part_len| room.length.div_ceil(part_len.max(1))) {
+            Some(found) if found > MAX_PARTS => return Err(TargetError::TooManyParts { target, found }),
+            _ => {}
         }
         let wanted = if features.reach.is_some() { room.length.max(room.content) } else { room.content };
         if found < wanted {
@@ -387,12 +467,15 @@ impl Target {
         if !resumes {
             self.clear_ahead()?;
         }
+        if let Some(part_len) = self.split {
+            let image = PlacedImage::new(self.open_parts(part_len)?, name, plan)?;
+            return self.with_ahead(Box::new(image), geometry);
+        }
         let file = match &self.kind {
             Kind::Device { file, .. } => file.try_clone().map_err(|cause| self.system("open", cause))?,
             Kind::New if !resumes => self.open_file()?,
             Kind::New | Kind::File => {
-                let path =
-                    if matches!(self.kind, Kind::New) { part_of(&self.path) } else { self.path.clone() };
+                let path = self.written_path();
                 let mut options = OpenOptions::new();
                 options.read(true).write(true).mode(MODE).create(!resumes).truncate(!resumes);
                 options.open(path).map_err(|cause| self.system("open", cause))?
@@ -411,6 +494,15 @@ impl Target {
             (Form::Clone, _) => Box::new(RawSink::file(file, name, geometry)),
         };
         self.with_ahead(sink, geometry)
+    }
+
+    /// Opens the parts of an image: from here on the target is changed.
+    fn open_parts(&self, part_len: u64) -> Result<Parts, PartsError> {
+        let (name, published) = (self.written_path(), matches!(self.kind, Kind::New).then_some(&*self.path));
+        match self.mapped {
+            Mapped::Resumed => Parts::resume(name, part_len, published),
+            _ => Parts::create(name, part_len),
+        }
     }
 
     /// Where bytes wait that the target cannot take cheaply yet: `FILE.ahead`, beside the file and called after the name
@@ -475,13 +567,35 @@ impl Target {
 
     /// Opens the target for bytes from front to back, an image: from here on it is changed.
     pub fn open_output(&self) -> Result<Output, TargetError> {
-        Ok(match &self.kind {
-            Kind::Stdout => self.stdout()?,
-            Kind::Device { file, .. } => {
-                Output::new(file.try_clone().map_err(|cause| self.system("open", cause))?)
+        Ok(match (&self.kind, self.split) {
+            (Kind::Stdout, _) => self.stdout()?,
+            (Kind::Device { file, .. }, _) => {
+                Output::File(file.try_clone().map_err(|cause| self.system("open", cause))?)
             }
-            Kind::New | Kind::File | Kind::Stream => Output::new(self.open_file()?),
+            (_, Some(part_len)) => Output::Parts(self.open_parts(part_len)?),
+            (Kind::New | Kind::File | Kind::Stream, None) => Output::File(self.open_file()?),
         })
+    }
+
+    /// Opens what was written and synced, to be read from the medium and not from what the kernel remembers of it.
+    pub fn open_written(&self) -> Result<Disk, TargetError> {
+        if let Kind::Device { file, .. } = &self.kind
+            && let Err(error) = sys::drop_cache(file)
+        {
+            // Only root may. What is read past the cache comes from the medium all the same.
+            log::debug!("{}: cannot drop the cache: {error}", self.name());
+        }
+        let disk = Disk::open(&self.written_path())?;
+        if !disk.is_device() {
+            let all = posix_fadvise(disk.file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            all.map_err(|errno| self.system("drop the cache of", errno.into()))?;
+        }
+        Ok(disk)
+    }
+
+    /// Where its bytes are as long as it is not published.
+    fn written_path(&self) -> PathBuf {
+        if matches!(self.kind, Kind::New) { part_of(&self.path) } else { self.path.clone() }
     }
 
     fn stdout(&self) -> Result<Output, TargetError> {
@@ -511,6 +625,10 @@ impl Target {
         if self.path.symlink_metadata().is_ok() {
             return Err(TargetError::Exists(self.path.clone()));
         }
+        if self.split.is_some() {
+            return parts::rename_all(&part_of(&self.path), &self.path)
+                .map_err(|cause| self.system("rename the parts of", cause));
+        }
         std::fs::rename(part_of(&self.path), &self.path).map_err(|cause| self.system("rename", cause))?;
         sync_folder_of(&self.path).map_err(|cause| self.system("sync the folder of", cause))
     }
@@ -518,7 +636,7 @@ impl Target {
     /// What is left behind when the job fails now, as a sentence; none where nothing was changed that matters.
     pub fn left_behind(&self) -> Option<String> {
         match self.kind {
-            Kind::New => part_of(&self.path).exists().then(|| {
+            Kind::New => parts::exists(&part_of(&self.path)).then(|| {
                 let ahead = self.ahead_path().filter(|path| path.exists());
                 let ahead = ahead.map(|path| format!(" and '{}'", path.display())).unwrap_or_default();
                 format!("what was copied so far is left in {}{ahead}", self.name())
@@ -531,9 +649,29 @@ impl Target {
     }
 }
 
-/// Bytes that a file occupies on its file system.
-fn occupied(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
+/// Refuses a target that has bytes of the source, or is mounted.
+fn refuse_in_use(path: &Path, source: &[&Path]) -> Result<(), TargetError> {
+    let Some(place) = Place::of(path) else { return Ok(()) };
+    let is_of_source = |source: &&&Path| Place::of(source).is_some_and(|source| source.overlaps(&place));
+    if let Some(source) = source.iter().find(is_of_source) {
+        return Err(TargetError::SameAsSource { origin: source.to_path_buf(), target: path.to_owned() });
+    }
+    match mounts_of(&place).into_iter().next() {
+        Some(mount) => Err(TargetError::Mounted { target: path.to_owned(), point: mount.point }),
+        None => Ok(()),
+    }
+}
+
+/// Why there is nothing to go on with, unless one of these is an image in parts.
+fn not_begun(target: &Path, names: &[&Path]) -> TargetError {
+    let first = names.iter().map(|name| numbered(name, 1)).find(|first| first.symlink_metadata().is_ok());
+    first.map_or_else(|| TargetError::NotBegun(target.to_owned()), TargetError::InParts)
+}
+
+/// Bytes that a target occupies on its file system, in one piece or in parts.
+fn occupied(name: &Path) -> u64 {
+    let files = std::iter::once(name.to_owned()).chain(parts::all_of(name));
+    files.map(|file| std::fs::metadata(file).map_or(0, |metadata| metadata.blocks() * 512)).sum()
 }
 
 /// The name of a file while it is written.

@@ -98,6 +98,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::Folders => "folders",
         Phase::Files => "files",
         Phase::Sync => "sync",
+        Phase::Verify => "verify",
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) fn rescue_volume(
         (Some(map), Some(_)) if !name.exists() && !has_finished(map)? => Mapped::New,
         (Some(_), Some(_)) => Mapped::Resumed,
     };
-    let target = Target::examine_mapped(name, Some(path), mapped)?;
+    let target = Target::examine_mapped(name, &[path], job.split, mapped)?;
     let disk = Disk::open(path)?;
     let known = Known::of(&disk);
     let max_time = job.how.budget.max_time;

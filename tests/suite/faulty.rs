@@ -24,13 +24,27 @@ impl FaultyDisk {
 
     /// The same, with so many bytes a second at most; 0: as fast as it can.
     pub fn slow(image: &Path, sector_size: u32, bad: &[u64], bytes_per_second: u32) -> FaultyDisk {
-        let export = image.with_extension("export");
+        let nodes = [
+            ["--blockdev", &format!("driver=file,filename={},node-name=file", text(image))],
+            ["--blockdev", &faults("faults", "file", 5, bad)],
+            ["--object", &format!("throttle-group,id=group,x-bps-read={bytes_per_second}")],
+            ["--blockdev", "driver=throttle,file=faults,throttle-group=group,node-name=disk"],
+        ];
+        FaultyDisk::with(image, sector_size, &nodes)
+    }
+
+    /// A disk of `len` bytes that loses all that is written, and reads as zeros; its names begin with `at`.
+    pub fn forgetful(at: &Path, len: u64) -> FaultyDisk {
+        let nodes = [["--blockdev", &format!("driver=null-co,size={len},read-zeroes=on,node-name=disk")]];
+        FaultyDisk::with(at, 512, &nodes)
+    }
+
+    /// The node `disk` of these.
+    fn with(at: &Path, sector_size: u32, nodes: &[[&str; 2]]) -> FaultyDisk {
+        let export = at.with_extension("export");
         std::fs::write(&export, "").unwrap();
         let daemon = Command::new("qemu-storage-daemon")
-            .args(["--blockdev", &format!("driver=file,filename={},node-name=file", text(image))])
-            .args(["--blockdev", &faults("faults", "file", 5, bad)])
-            .args(["--object", &format!("throttle-group,id=group,x-bps-read={bytes_per_second}")])
-            .args(["--blockdev", "driver=throttle,file=faults,throttle-group=group,node-name=disk"])
+            .args(nodes.as_flattened())
             .args([
                 "--export",
                 &format!("type=fuse,id=e,node-name=disk,mountpoint={},writable=on", text(&export)),

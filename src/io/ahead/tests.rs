@@ -1,6 +1,7 @@
 use super::*;
 use crate::extent::{ClusterSet, Extent};
 use crate::image::PlacedImage;
+use crate::io::parts::{self, Parts};
 use crate::io::raw::RawSink;
 use crate::plan::Plan;
 use crate::units::{Geometry, Lcn};
@@ -13,6 +14,8 @@ struct Scene {
     folder: tempfile::TempDir,
     plan: Plan,
     is_image: bool,
+    /// Is the image in parts?
+    is_split: bool,
 }
 
 /// Numbers that look like chance, the same in each run.
@@ -31,7 +34,8 @@ impl Scene {
         used.insert_extent(Extent { lcn: Lcn(10), len: 490 });
         used.insert_extent(Extent { lcn: Lcn(1000), len: 1000 });
         let geometry = Geometry::new(CLUSTER, NR_CLUSTERS, NR_CLUSTERS * CLUSTER + 512).unwrap();
-        Scene { folder: tempfile::tempdir().unwrap(), plan: Plan::new(geometry, used, 1490), is_image }
+        let plan = Plan::new(geometry, used, 1490);
+        Scene { folder: tempfile::tempdir().unwrap(), plan, is_image, is_split: false }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -40,6 +44,10 @@ impl Scene {
 
     /// The target itself.
     fn plain(&self, name: &str) -> Box<dyn PlacedSink + '_> {
+        if self.is_split {
+            let parts = Parts::resume(self.at(name), parts::SHORTEST, None).unwrap();
+            return Box::new(PlacedImage::new(parts, name.into(), &self.plan).unwrap());
+        }
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(self.at(name)).unwrap();
         match self.is_image {
@@ -98,7 +106,8 @@ fn back(sink: &dyn PlacedSink, range: ByteRange) -> Vec<u8> {
 fn the_target_is_the_same_whatever_the_order() {
     let mut chance = Chance(1);
     for round in 0..24 {
-        let scene = Scene::new(round % 2 == 0);
+        let is_image = round % 2 == 0;
+        let scene = Scene { is_split: round % 4 == 0, ..Scene::new(is_image) };
         let pieces = scene.pieces(&mut chance);
         let reach = [0, 3000, 200_000, 1 << 40][chance.below(4) as usize];
         let mut limits = scene.limits(reach);
@@ -135,7 +144,11 @@ fn the_target_is_the_same_whatever_the_order() {
         }
         wanted.finish().unwrap();
         ahead.finish().unwrap();
-        let read = |name| std::fs::read(scene.at(name)).unwrap();
+        let read = |name| {
+            let files = parts::of_image(&scene.at(name)).unwrap();
+            assert_eq!(files.len(), if scene.is_split { 2 } else { 1 });
+            files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
+        };
         assert!(read("wanted") == read("target"), "round {round}");
         assert!(!scene.at("target.ahead").exists());
     }

@@ -10,6 +10,7 @@ use super::{areas_of, boot_range, domain_of, forget_missing, pieces, put_held, t
 use crate::copy::survey::BLOCK;
 use crate::event::{Event, Observer, Phase, Silent};
 use crate::extent::ByteRange;
+use crate::io::parts;
 use crate::io::store::LocalStore;
 use crate::io::target::{Mapped, Target, TargetName};
 use crate::io::{PlacedSink, Source};
@@ -181,7 +182,12 @@ fn copied(
 }
 
 /// Completes the target of a rescue without its disk.
-pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<Outcome, RunError> {
+pub fn finish(
+    map_file: &Path,
+    path: &Path,
+    split: Option<u64>,
+    observer: &dyn Observer,
+) -> Result<Outcome, RunError> {
     let store = LocalStore;
     let (map, Some(_)) = MapStore::open(&store, map_file)? else {
         return Err(RunError::NoMap(map_file.to_owned()));
@@ -189,11 +195,11 @@ pub fn finish(map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<O
     let thawed = frozen::thaw(&store, &frozen::path_of(map_file))?;
     let (plan, facts) = thawed.ok_or_else(|| RunError::NoPlan(map_file.to_owned()))?;
     // Its own name if it has it already, or the one it had while it was written.
-    let name = match path.exists() {
+    let name = match parts::exists(path) {
         true => TargetName::Replace(path.to_owned()),
         false => TargetName::New(path.to_owned()),
     };
-    let target = Target::examine_mapped(&name, None, Mapped::Resumed)?;
+    let target = Target::examine_mapped(&name, &[], split, Mapped::Resumed)?;
     let mut areas = areas_of(&map, plan.geometry.device_size, plan.geometry.cluster_size)?;
     let mut sink = target.open_placed(&plan, facts.form)?;
     put_held(&facts, &plan, sink.as_mut())?;
