@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Task;
 use super::probe::{Content, Found, Kind, TABLE, ToldBy, probe};
-use super::spec::{DeviceSpec, Escaped, Volumes};
+use super::spec::{DeviceSpec, Escaped, Quoted, Volumes};
 use super::table::{PartType, Table};
 use crate::extent::ByteRange;
 use crate::io::disk::Disk;
@@ -264,7 +264,7 @@ fn read_drive(drive: &Drive, tell: &dyn Fn(String, Answer)) {
         for part in drive.parts.iter().filter(|part| part.number != 0) {
             let Some(table) = &table else { break };
             if let Some(uuid) = table.part_uuid(part.number, part.start) {
-                let kind = table.entry(part.number, part.start).map(|entry| entry.kind);
+                let kind = table.part_type(part.number, part.start);
                 types.insert(part.number, kind);
                 tell(part.name.clone(), Answer::Entry(uuid, kind));
             }
@@ -465,18 +465,18 @@ impl fmt::Display for Line<'_> {
         write!(f, "/dev/{name}: {}", Size(size))?;
         match part {
             None => {
-                write!(f, ", serial \"{}\"", Escaped(drive.serial()))?;
-                drive.serials.iter().skip(1).try_for_each(|also| write!(f, " or \"{}\"", Escaped(also)))?;
-                write!(f, ", model \"{}\"", Escaped(&drive.model))?;
+                write!(f, ", serial {}", Quoted(drive.serial()))?;
+                drive.serials.iter().skip(1).try_for_each(|also| write!(f, " or {}", Quoted(also)))?;
+                write!(f, ", model {}", Quoted(&drive.model))?;
                 f.write_str(if drive.is_stick { ", the stick that this was booted from" } else { "" })
             }
             Some(part) => {
                 if part.number != 0 {
-                    write!(f, ", partition {} of serial \"{}\"", part.number, Escaped(drive.serial()))?;
+                    write!(f, ", partition {} of serial {}", part.number, Quoted(drive.serial()))?;
                 }
                 for (what, text) in [("PARTUUID", &part.part_uuid), ("PARTLABEL", &part.part_label)] {
                     if !text.is_empty() {
-                        write!(f, ", {what} \"{}\"", Escaped(text))?;
+                        write!(f, ", {what} {}", Quoted(text))?;
                     }
                 }
                 if let Some(name) = part.part_type.and_then(PartType::name) {
@@ -489,10 +489,10 @@ impl fmt::Display for Line<'_> {
                     Found::Content(content) => {
                         write!(f, ", {}", content.kind.name())?;
                         if !content.label.is_empty() {
-                            write!(f, ", label \"{}\"", Escaped(&content.label))?;
+                            write!(f, ", label {}", Quoted(&content.label))?;
                         }
                         if !content.uuid.is_empty() {
-                            write!(f, ", UUID \"{}\"", content.uuid)?;
+                            write!(f, ", UUID {}", Quoted(&content.uuid))?;
                         }
                         match content.told_by {
                             ToldBy::Itself => Ok(()),

@@ -284,16 +284,34 @@ impl fmt::Display for Confirm {
     }
 }
 
-/// Text from a stranger's disk or a command line, for the console: control characters written as escapes.
+/// Text from a stranger's disk or a command line, for the console: written as escapes are control characters, and
+/// those that change the order of what is around them, or cannot be seen.
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
-        })
+        self.0.chars().try_for_each(|c| write_escaped(f, c))
     }
+}
+
+/// The same in quotes, none of which can come from the text.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        self.0.chars().try_for_each(|c| match c {
+            '"' | '\\' => write!(f, "\\{c}"),
+            c => write_escaped(f, c),
+        })?;
+        f.write_str("\"")
+    }
+}
+
+fn write_escaped(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
+    use fmt::Write;
+    let is_odd = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    if c.is_control() || is_odd { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
 }
 
 #[cfg(test)]
@@ -311,6 +329,15 @@ mod tests {
         assert_eq!(source("auto"), DeviceSpec::Auto);
         assert_eq!(DeviceSpec::target("SERIAL=abc").unwrap(), DeviceSpec::Serial(text("abc"), 0));
         assert_eq!(source("LABEL=a\x1b[2J").to_string(), "LABEL=a\\u{1b}[2J");
+    }
+
+    #[test]
+    fn text_of_strangers_is_harmless() {
+        assert_eq!(
+            Escaped("a\x1b[2J\u{85}\u{202e}\u{feff}ü\"").to_string(),
+            "a\\u{1b}[2J\\u{85}\\u{202e}\\u{feff}ü\""
+        );
+        assert_eq!(Quoted("x\", UUID \"1\\\n").to_string(), r#""x\", UUID \"1\\\n""#);
     }
 
     #[test]

@@ -235,6 +235,13 @@ impl Table {
         }
     }
 
+    /// What the partition with this number that begins at this byte is for. On a dynamic disk the kernel shows volumes,
+    /// and pieces of volumes, that have no entry.
+    pub fn part_type(&self, number: u32, start: u64) -> Option<PartType> {
+        let dynamic = || self.entries.iter().find(|entry| entry.kind.is_dynamic());
+        self.entry(number, start).or_else(dynamic).map(|entry| entry.kind)
+    }
+
     /// What it says of the partition with this number that begins at this byte.
     pub fn entry(&self, number: u32, start: u64) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.number == number && entry.range.pos == start)
@@ -293,12 +300,16 @@ fn read_mbr(disk: &dyn Source, sector: u64, mbr: &Mbr) -> Table {
     // Links count from the first table of the chain, whichever they are in.
     let first = u64::from(extended.first_lba.get());
     let mut at = first;
-    for number in 5..5 + MAX_LOGICAL {
+    let mut number = 5;
+    for _ in 0..MAX_LOGICAL {
         let mut bytes = [0; 512];
         let read = at.checked_mul(sector).and_then(|pos| disk.read_at(pos, &mut bytes).ok());
         let Some(link) = read.and_then(|()| parse_mbr(&bytes)) else { break };
-        let logical = link.entries.iter().find(|entry| entry.kind != 0 && !is_extended(entry));
-        entries.extend(logical.and_then(|entry| parse(number, at, entry)));
+        let mut logical = link.entries.iter().filter(|entry| entry.nr_sectors.get() != 0);
+        if let Some(logical) = logical.find(|entry| !is_extended(entry)) {
+            entries.extend(parse(number, at, logical));
+            number += 1;
+        }
         match link.entries.iter().find(is_extended) {
             // One that goes back could go round and round.
             Some(next) if first + u64::from(next.first_lba.get()) > at => {

@@ -150,6 +150,17 @@ fn mbr_by_signature_and_number() {
 }
 
 #[test]
+fn what_the_kernel_shows_of_a_dynamic_disk_is_part_of_it() {
+    let mut disk = Bytes::new(64);
+    disk.mbr(0, 0, 0x42, 1, 60);
+    let table = Table::read(&disk).unwrap();
+    assert_eq!(table.part_type(3, 20 * 512), Some(PartType::Mbr(0x42)));
+    disk.mbr(0, 0, 7, 1, 60);
+    let table = Table::read(&disk).unwrap();
+    assert_eq!((table.part_type(1, 512), table.part_type(3, 20 * 512)), (Some(PartType::Mbr(7)), None));
+}
+
+#[test]
 fn logical_partitions_are_chained() {
     let mut disk = Bytes::new(100);
     disk.mbr(0, 0, 7, 1, 9);
@@ -159,6 +170,10 @@ fn logical_partitions_are_chained() {
     disk.mbr(30, 0, 0x83, 2, 8);
     let primary = (1, 1, 9);
     assert_eq!(shown(&Table::read(&disk).unwrap()), [primary, (5, 11, 4), (6, 32, 8)]);
+    // The first one was deleted: a number counts what is there, not the links.
+    disk.mbr(10, 0, 0, 0, 0);
+    assert_eq!(shown(&Table::read(&disk).unwrap()), [primary, (5, 32, 8)]);
+    disk.mbr(10, 0, 7, 1, 4);
     disk.bad = vec![30];
     assert_eq!(shown(&Table::read(&disk).unwrap()), [primary, (5, 11, 4)]);
     disk.bad.clear();
