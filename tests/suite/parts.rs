@@ -91,10 +91,11 @@ fn what_is_there_is_not_taken_for_a_new_image() {
         scene.ours(&format!("-r -O {file} new.001")).exits(1).says("are on the same device or file");
     }
     // More parts than there are numbers.
-    std::fs::File::create(scene.at("large")).unwrap().set_len(2400 * MIB).unwrap();
+    std::fs::File::create(scene.at("large")).unwrap().set_len(3000 * MIB).unwrap();
     shell(&format!("mkntfs -F -Q -q {}", text(&scene.at("large")))).ok();
     let editor = crate::edit::Editor::open(&scene.at("large"));
-    editor.mark(1210 * MIB / 4096, 1100 * MIB / 4096, true);
+    let nr_used = 1100 * MIB / 4096;
+    editor.mark(editor.free_clusters(1000, nr_used), nr_used, true);
     drop(editor);
     for save in ["-f --rescue", "--rescue --map map"] {
         let said = scene.ours(&format!("{save} -s --split 1M -o many large")).exits(1);
