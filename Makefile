@@ -6,23 +6,28 @@
 #   make deb            a Debian package: target/deb/ntfsrescue_VERSION-1_amd64.deb
 #   make completions    write the shell completions in doc/completions anew, from the options
 #   make initramfs      target/initramfs/initramfs.cpio.zst and vmlinuz (KERNEL=, MODULES=, LEVEL=: initramfs/build.sh)
+#   make stick          target/stick/stick.img, to dd to a USB stick that boots under BIOS and UEFI: CONF= bakes a
+#                       configuration in, DATA=, SIZE=, STICK_ID=, TIMEOUT= (initramfs/stick.sh); KERNEL=, MODULES=,
+#                       LEVEL= as for the initramfs, but LEVEL is 19
+#   make netboot        target/netboot/: the same kernel and initramfs for PXE, with examples for iPXE, PXELINUX, GRUB
 #   make qemu           boot them here: make qemu DISKS="a.raw b.raw" ARGS="ntfsrescue.action=shell"; QEMU_KVM=1 for KVM
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
 #   make test           every check that CI runs
 #   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
 #                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
-#   make setup          install by apt-get what is missing on Debian (demo, test and bench-rescue do so themselves)
+#   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test and bench-rescue
+#                       do so themselves)
 #   make clean
 
 BINARY := target/musl/ntfsrescue
 KERNEL ?= target/kernel/vmlinuz
 PREFIX ?= /usr/local
-export KERNEL MODULES LEVEL ARGS QEMU_KVM DESTDIR PREFIX
+export KERNEL MODULES LEVEL CONF DATA SIZE STICK_ID TIMEOUT ARGS QEMU_KVM DESTDIR PREFIX
 
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 
-.PHONY: all install uninstall deb completions initramfs qemu demo test bench-rescue setup clean FORCE
+.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -56,6 +61,21 @@ target/kernel/vmlinuz:
 
 initramfs: $(BINARY) $(KERNEL)
 	initramfs/build.sh $(BINARY) target/initramfs
+
+# What leaves the house is packed as tight as it gets.
+stick netboot: LEVEL := $(or $(LEVEL),19)
+
+stick:
+	.ci/setup build
+	$(MAKE) $(BINARY) $(KERNEL)
+	initramfs/build.sh $(BINARY) target/stick
+	initramfs/stick.sh $(BINARY) target/stick target/stick/stick.img
+
+netboot:
+	.ci/setup build
+	$(MAKE) $(BINARY) $(KERNEL)
+	initramfs/build.sh $(BINARY) target/netboot
+	install -m 644 initramfs/netboot/* target/netboot
 
 qemu: initramfs
 	qemu/run.sh $(DISKS)

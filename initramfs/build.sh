@@ -1,5 +1,6 @@
 #!/bin/bash
-# Packs the bootable system: our binary as /init, busybox as its shell, and the kernel modules named in modules.txt.
+# Packs the bootable system: our binary as /init, busybox as its shell, mkfs.exfat, which makes a stick's data partition
+# anew at full size, and the kernel modules named in modules.txt.
 #
 #   build.sh BINARY DIRECTORY     writes DIRECTORY/initramfs.cpio.zst and DIRECTORY/vmlinuz
 #
@@ -14,7 +15,7 @@ umask 022
 export LC_ALL=C
 top=$(realpath "$(dirname "$0")/..")
 kernel_dir=$top/target/kernel
-PATH=$PATH:/usr/sbin # depmod and modprobe, for a plain user
+PATH=$PATH:/usr/sbin # depmod, modprobe and mkfs.exfat, for a plain user
 
 die() { echo "initramfs: $*" >&2; exit 1; }
 [[ $# == 2 ]] || die "usage: build.sh BINARY DIRECTORY"
@@ -66,6 +67,13 @@ for applet in $("$busybox" --list); do
     esac
 done
 
+# Debian has no static one: its libraries and their loader come along, each under its own path.
+exfat=$(command -v mkfs.exfat) || die "no mkfs.exfat; run .ci/setup build"
+install -D -m 755 "$exfat" "$root/usr/sbin/mkfs.exfat"
+mapfile -t libraries < <(ldd "$exfat" | sed -nE 's|^(.*[[:space:]])?(/[^ ]+) \(0x.*|\2|p')
+[[ ${#libraries[@]} -ge 2 ]] || die "$exfat: ldd names no libraries: $(ldd "$exfat" 2>&1)"
+cp --dereference --parents --target-directory "$root" "${libraries[@]}"
+
 # modprobe names every file that a module needs, soft dependencies included. It is asked about the kernel to be packed,
 # through links in a tree of its own (some versions look in lib, some in usr/lib), without the host's configuration.
 view=$out/view
@@ -91,12 +99,12 @@ find "$packed" -name '*.ko.xz' -exec xz --decompress {} +
 find "$packed" -name '*.ko.zst' -exec zstd --quiet --decompress --rm {} +
 
 # The indices are made anew, so that they name just what is packed; those that /init and busybox read are kept.
-mkdir "$root/usr" && ln -s ../lib "$root/usr/lib"
+ln -s ../lib "$root/usr/lib"
 cp "$modules"/modules.{builtin,builtin.modinfo,order} "$packed"
 depmod --basedir "$root" "$version"
 find "$packed" -maxdepth 1 -type f ! -name modules.dep ! -name modules.alias ! -name modules.softdep \
     ! -name modules.builtin -delete
-rm -r "${root:?}/usr"
+rm "$root/usr/lib"
 
 find "$root" -exec touch --no-dereference --date=@0 {} +
 (cd "$root" && find . -print0 | sort -z | cpio --quiet --create --null --format newc --reproducible --owner 0:0) \
