@@ -5,8 +5,8 @@
 use std::process::Command;
 
 use crate::edit::Editor;
-use crate::machine::{Disk, Machine, START, Scene, boot, disk};
-use crate::tools::{Loop, assert_same, built, noise, ours, run, text};
+use crate::machine::{Disk, Machine, SIZE, START, Scene, boot, disk};
+use crate::tools::{Loop, assert_same, built, noise, ours, run, shell, text};
 use crate::volumes::Mounted;
 
 #[test]
@@ -74,6 +74,36 @@ fn saves_from_a_failing_disk() {
     }
     ours(["-q", "-r", "-o", text(&scene.at("restored")), text(&scene.take("damaged.img"))]).ok();
     assert_same(&scene.at("restored"), &scene.at("wanted"));
+}
+
+#[test]
+fn saves_what_the_kernel_does_not_show() {
+    let scene = Scene::new();
+    let (windows, safe) = (scene.at("windows.disk"), scene.at("safe.disk"));
+    ours(["-q", "-s", "-o", text(&scene.at("wanted.img")), text(&scene.at("volume"))]).ok();
+    // A GPT whose primary half cannot be read, and a volume whose boot sector cannot.
+    let table =
+        format!("label: gpt\nstart={START}, size={}, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7", SIZE / 512);
+    shell(&format!("printf '{table}\\n' | sfdisk --quiet --wipe never {}", text(&windows))).ok();
+    let bad: Vec<u64> = (0..34).chain([START]).collect();
+    let failing = Disk { file: &windows, serial: "WIN", bad: &bad };
+    let save = "ntfsrescue.action=save ntfsrescue.source=LABEL=Prüfung ntfsrescue.target=LABEL=RESCUE:/{serial}-{part}.img";
+    let console = boot(&[failing, disk(&safe, "SAFE")], save);
+    console.ends("result=ok exit=0").says("1 partitions from a table that the kernel does not take");
+    assert_same(&scene.take("WIN-1.img"), &scene.at("wanted.img"));
+
+    // A volume of which no table knows, behind a partition that is in its way.
+    shell(&format!(
+        "printf 'label: dos\\nstart={START}, size=4000, type=7\\n' | sfdisk --quiet --wipe never {}",
+        text(&windows)
+    ))
+    .ok();
+    let save = format!(
+        "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN@{}+{SIZE} ntfsrescue.target=LABEL=RESCUE:/x.img",
+        START * 512
+    );
+    boot(&[disk(&windows, "WIN"), disk(&safe, "SAFE")], &save).ends("result=ok exit=0");
+    assert_same(&scene.take("x.img"), &scene.at("wanted.img"));
 }
 
 #[test]
