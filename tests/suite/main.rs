@@ -34,6 +34,7 @@ mod rescue;
 mod scene;
 mod serial;
 mod states;
+mod stick;
 mod telling;
 mod tools;
 mod volumes;
