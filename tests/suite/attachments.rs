@@ -11,19 +11,15 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::machine::{Console, Control, Machine, Running, SIZE, Scene, disk, safe};
-use crate::tools::{Loop, assert_same, faults, noise, ntfsclone, ours, run, text, unmount, wait_for};
+use crate::machine::{Attachment, Console, Control, Disk, HOSTS, Machine, Running, SIZE, Scene, disk, safe};
+use crate::tools::{Loop, assert_same, noise, ntfsclone, ours, run, text, unmount, wait_for};
 use crate::volumes::{Place, fill, mkntfs};
 
-/// A way to attach a disk.
-struct Attachment {
-    /// The disk's serial number.
+/// A disk with a bad sector.
+struct Failing {
     serial: &'static str,
-    /// QEMU's device, with the size of its sectors.
-    device: &'static str,
-    /// What a bad sector gives.
-    errno: i32,
-    /// Bytes of the volume's own sectors.
+    on: Attachment,
+    /// Bytes of the volume's own sectors. On 4Kn, the volume may have been made on another disk.
     sector_size: u32,
     /// Bytes that one bad sector of 512 costs, without `--retries` and with.
     lost: [u64; 2],
@@ -33,23 +29,18 @@ struct Attachment {
 const ONE: [u64; 2] = [512; 2];
 
 #[rustfmt::skip]
-const ATTACHMENTS: [Attachment; 10] = [
-    Attachment { serial: "VIRTIO", device: "virtio-blk-pci", errno: 5, sector_size: 512, lost: ONE },
-    Attachment { serial: "SCSI-61", device: "scsi-hd,bus=hba.0", errno: 61, sector_size: 512, lost: ONE },
-    Attachment { serial: "NVME", device: "nvme", errno: 5, sector_size: 512, lost: ONE },
-    Attachment { serial: "AHCI", device: "ide-hd,bus=ide.0", errno: 5, sector_size: 512, lost: ONE },
-    Attachment { serial: "USB", device: "usb-storage,bus=usb.0", errno: 61, sector_size: 512, lost: ONE },
-    // 512e: the system reads single sectors, the medium has larger ones.
-    Attachment { serial: "SCSI-512E", device: "scsi-hd,bus=hba.0,physical_block_size=4096", errno: 61, sector_size: 512, lost: [4096, 512] },
-    Attachment { serial: "AHCI-512E", device: "ide-hd,bus=ide.1,physical_block_size=4096", errno: 5, sector_size: 512, lost: [4096, 512] },
-    // 4Kn: the system reads large ones too. The volume may have been made on another disk.
-    Attachment { serial: "SCSI-4KN", device: "scsi-hd,bus=hba.0,logical_block_size=4096,physical_block_size=4096", errno: 61, sector_size: 512, lost: [4096; 2] },
-    Attachment { serial: "NVME-4KN", device: "nvme,logical_block_size=4096,physical_block_size=4096", errno: 5, sector_size: 4096, lost: [4096; 2] },
-    Attachment { serial: "VIRTIO-4KN", device: "virtio-blk-pci,logical_block_size=4096,physical_block_size=4096", errno: 5, sector_size: 4096, lost: [4096; 2] },
+const FAILING: [Failing; 10] = [
+    Failing { serial: "VIRTIO", on: Attachment::VIRTIO, sector_size: 512, lost: ONE },
+    Failing { serial: "SCSI-61", on: Attachment::SCSI, sector_size: 512, lost: ONE },
+    Failing { serial: "NVME", on: Attachment::NVME, sector_size: 512, lost: ONE },
+    Failing { serial: "AHCI", on: Attachment::AHCI, sector_size: 512, lost: ONE },
+    Failing { serial: "USB", on: Attachment::USB, sector_size: 512, lost: ONE },
+    Failing { serial: "SCSI-512E", on: Attachment::SCSI_512E, sector_size: 512, lost: [4096, 512] },
+    Failing { serial: "AHCI-512E", on: Attachment::AHCI_512E, sector_size: 512, lost: [4096, 512] },
+    Failing { serial: "SCSI-4KN", on: Attachment::SCSI_4KN, sector_size: 512, lost: [4096; 2] },
+    Failing { serial: "NVME-4KN", on: Attachment::NVME_4KN, sector_size: 4096, lost: [4096; 2] },
+    Failing { serial: "VIRTIO-4KN", on: Attachment::VIRTIO_4KN, sector_size: 4096, lost: [4096; 2] },
 ];
-
-/// Hosts of SCSI and USB disks.
-const HOSTS: [&str; 4] = ["-device", "virtio-scsi-pci,id=hba", "-device", "qemu-xhci,id=usb"];
 
 /// For scripts: a disk's name in the system, by its serial number; the disk for what is saved; the disks' settings.
 const LIBRARY: &str = r#"
@@ -168,29 +159,19 @@ impl Volume {
 fn a_bad_sector_costs_what_it_must_on_every_attachment() {
     let place = Place::new();
     let volumes = [512, 4096].map(|sector_size| Volume::new(&place, sector_size));
-    let volume_of = |attachment: &Attachment| &volumes[usize::from(attachment.sector_size == 4096)];
+    let volume_of = |failing: &Failing| &volumes[usize::from(failing.sector_size == 4096)];
     safe(&place.at("safe"), 512 << 20);
     let mut machine = Machine::new("ntfsrescue.action=shell").with(&HOSTS);
-    for (i, attachment) in ATTACHMENTS.iter().enumerate() {
-        let Attachment { serial, device, errno, .. } = attachment;
-        let Volume { file, bad, .. } = volume_of(attachment);
-        let copy = place.at(serial);
+    for failing in &FAILING {
+        let Volume { file, bad, .. } = volume_of(failing);
+        let copy = place.at(failing.serial);
         std::fs::copy(file, &copy).unwrap();
-        machine = machine.with(&[
-            "-blockdev",
-            &format!("driver=file,filename={},node-name=copy{i}", text(&copy)),
-            "-blockdev",
-            &faults(&format!("bad{i}"), &format!("copy{i}"), *errno, &[*bad]),
-            "-blockdev",
-            &format!("driver=raw,file=bad{i},node-name=d{i}"),
-            "-device",
-            &format!("{device},drive=d{i},serial={serial}"),
-        ]);
+        machine = machine.disk(&Disk { file: &copy, serial: failing.serial, bad: &[*bad], on: failing.on });
     }
     machine =
         machine.disk(&disk(&place.at("safe"), "SAFE")).script("library", LIBRARY).script("save", SAVE_ALL);
     let mut machine = machine.start();
-    machine.runs(&format!("sh /save {}", ATTACHMENTS.map(|attachment| attachment.serial).join(" ")));
+    machine.runs(&format!("sh /save {}", FAILING.map(|failing| failing.serial).join(" ")));
     machine.prints("all done");
     machine.runs("exit");
     let console = machine.ends();
@@ -200,10 +181,10 @@ fn a_bad_sector_costs_what_it_must_on_every_attachment() {
     assert!((4..20).contains(&nr_commands), "{nr_commands} commands failed:\n{}", console.0);
 
     let saved = Mounted::new(&place.at("safe"));
-    for attachment in &ATTACHMENTS {
-        let Attachment { serial, sector_size, lost, .. } = *attachment;
+    for failing in &FAILING {
+        let Failing { serial, sector_size, lost, .. } = *failing;
         println!("{serial}");
-        let volume = volume_of(attachment);
+        let volume = volume_of(failing);
         console.says(&format!("{serial}: clone=3")).says(&format!("{serial}: image=3"));
         let restored = place.at("restored");
         ntfsclone(["-q", "-r", "-O", text(&restored), text(&saved.at(&format!("{serial}.image")))]).ok();

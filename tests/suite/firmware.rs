@@ -57,7 +57,7 @@ fn saves_from_a_failing_disk() {
         volume.chunks(4096).position(|cluster| cluster.starts_with(&noise(2, 600))).unwrap() as u64 * 8;
     let bad = [record, data + 1, data + 2, data + 5];
     let on_disk: Vec<_> = bad.iter().map(|sector| START + sector).collect();
-    let failing = Disk { file: &windows, serial: "WIN", bad: &on_disk };
+    let failing = Disk { bad: &on_disk, ..disk(&windows, "WIN") };
     let save =
         "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=SERIAL=SAFE:0:/damaged.img";
     let console = boot(&[failing, disk(&safe, "SAFE")], save);

@@ -1,6 +1,6 @@
 //! Machines: the bootable system in QEMU, watched on its serial console and steered through its keyboard and QMP.
 //!
-//! `make initramfs` makes what they boot. The processor is emulated unless QEMU_KVM=1; a boot takes about ten seconds.
+//! `make initramfs` makes what they boot: by QEMU itself, or from a stick by BIOS or UEFI. The processor is emulated unless QEMU_KVM=1; a boot takes about ten seconds.
 //! A machine that does not end by itself is ended at its deadline, and that fails the test with its whole console.
 
 use std::fs::File;
@@ -22,12 +22,85 @@ use crate::volumes::{Place, fill, mkntfs};
 /// Seconds that a machine may run.
 const DEADLINE: &str = "180";
 
-/// A disk of a machine: virtio, raw.
+/// A way to attach a disk.
+#[derive(Clone, Copy)]
+pub struct Attachment {
+    /// QEMU's device, with the size of its sectors.
+    device: &'static str,
+    /// What a bad sector gives: where SCSI is spoken, as a real disk says it.
+    errno: i32,
+}
+
+impl Attachment {
+    pub const VIRTIO: Attachment = Attachment { device: "virtio-blk-pci", errno: 5 };
+    pub const NVME: Attachment = Attachment { device: "nvme", errno: 5 };
+    pub const AHCI: Attachment = Attachment { device: "ide-hd", errno: 5 };
+    /// On a host of [`HOSTS`], as all below that have a bus.
+    pub const SCSI: Attachment = Attachment { device: "scsi-hd,bus=hba.0", errno: 61 };
+    pub const USB: Attachment = Attachment { device: "usb-storage,bus=usb.0", errno: 61 };
+    /// 512e: the system reads single sectors, the medium has larger ones.
+    pub const SCSI_512E: Attachment =
+        Attachment { device: "scsi-hd,bus=hba.0,physical_block_size=4096", errno: 61 };
+    pub const AHCI_512E: Attachment = Attachment { device: "ide-hd,physical_block_size=4096", errno: 5 };
+    /// 4Kn: the system reads large ones too.
+    pub const VIRTIO_4KN: Attachment =
+        Attachment { device: "virtio-blk-pci,logical_block_size=4096,physical_block_size=4096", errno: 5 };
+    pub const NVME_4KN: Attachment =
+        Attachment { device: "nvme,logical_block_size=4096,physical_block_size=4096", errno: 5 };
+    pub const SCSI_4KN: Attachment = Attachment {
+        device: "scsi-hd,bus=hba.0,logical_block_size=4096,physical_block_size=4096",
+        errno: 61,
+    };
+}
+
+/// Hosts of SCSI and USB disks. A machine that starts from a stick has them.
+pub const HOSTS: [&str; 4] = ["-device", "virtio-scsi-pci,id=hba", "-device", "qemu-xhci,id=usb"];
+
+/// A disk of a machine, raw.
 pub struct Disk<'a> {
     pub file: &'a Path,
     pub serial: &'a str,
     /// 512-byte sectors that cannot be read.
     pub bad: &'a [u64],
+    pub on: Attachment,
+}
+
+/// What starts a machine from a stick.
+#[derive(Clone, Copy, Debug)]
+pub enum Firmware {
+    Bios,
+    Uefi,
+    /// UEFI that starts only what Microsoft's keys vouch for.
+    SecureBoot,
+}
+
+impl Firmware {
+    /// QEMU's options for it; its variables go to this file.
+    fn options(self, variables: &Path) -> Vec<String> {
+        let (machine, secure, memory, code, blank) = match self {
+            Firmware::Bios => return ["-machine", "q35", "-m", "256"].map(str::to_owned).to_vec(),
+            Firmware::Uefi => ("q35", "off", "256", "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
+            // GRUB holds the kernel twice while the shim looks at it: 256 MB are too few for it, 320 suffice.
+            Firmware::SecureBoot => ("q35,smm=on", "on", "512", "OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"),
+        };
+        let ovmf = Path::new("/usr/share/OVMF");
+        std::fs::copy(ovmf.join(blank), variables)
+            .unwrap_or_else(|error| panic!("no {blank}: {error}; .ci/setup test installs it"));
+        let flash = |unit, options: &str| format!("if=pflash,format=raw,unit={unit},{options}");
+        [
+            "-machine".to_owned(),
+            machine.to_owned(),
+            "-m".to_owned(),
+            memory.to_owned(),
+            "-global".to_owned(),
+            format!("driver=cfi.pflash01,property=secure,value={secure}"),
+            "-drive".to_owned(),
+            flash(0, &format!("readonly=on,file={}", text(&ovmf.join(code)))),
+            "-drive".to_owned(),
+            flash(1, &format!("file={}", text(variables))),
+        ]
+        .to_vec()
+    }
 }
 
 /// A machine that is put together.
@@ -35,25 +108,46 @@ pub struct Machine {
     qemu: Command,
     /// For its files, as long as it runs.
     place: TempDir,
-    initramfs: PathBuf,
+    /// What QEMU boots itself.
+    initramfs: Option<PathBuf>,
     nr_disks: usize,
 }
 
 impl Machine {
     /// A machine with these words on its kernel's command line.
     pub fn new(args: &str) -> Machine {
-        let mut qemu = Command::new("timeout");
-        // A QEMU that is stuck in a read ignores SIGTERM.
-        qemu.args(["--kill-after=5", DEADLINE, "qemu-system-x86_64", "-machine", "q35"]);
-        let kvm = std::env::var_os("QEMU_KVM").is_some_and(|kvm| kvm == "1");
-        qemu.args(["-accel", if kvm { "kvm" } else { "tcg" }]);
-        qemu.args(["-m", "256", "-nographic", "-no-reboot", "-nic", "none"]);
-        qemu.arg("-kernel").arg(built("initramfs/vmlinuz"));
         // A failure shall end the machine too; without a job there is nothing that could fail.
         let then_failed = if args.is_empty() { "" } else { "ntfsrescue.then-failed=poweroff" };
-        qemu.args(["-append", &format!("console=ttyS0 panic=-1 quiet {then_failed} {args}")]);
-        let place = tempfile::tempdir().unwrap();
-        let machine = Machine { qemu, place, initramfs: built("initramfs/initramfs.cpio.zst"), nr_disks: 0 };
+        let line = format!("console=ttyS0 panic=-1 quiet {then_failed} {args}");
+        let kernel = built("initramfs/vmlinuz");
+        let mut machine = Machine::bare().with(&["-machine", "q35", "-m", "256", "-nographic"]);
+        machine.initramfs = Some(built("initramfs/initramfs.cpio.zst"));
+        machine.with(&["-kernel", text(&kernel), "-append", &line])
+    }
+
+    /// A machine that starts from a stick, which is its disk `stick` with the serial number `STICK`.
+    pub fn from_stick(stick: &Path, firmware: Firmware) -> Machine {
+        let machine = Machine::bare();
+        let options = firmware.options(&machine.place.path().join("variables"));
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        // Not -nographic: a BIOS would copy its screen to the serial port, where GRUB writes by itself.
+        let machine =
+            machine.with(&options).with(&["-display", "none", "-serial", "stdio", "-monitor", "none"]);
+        let node = format!("driver=raw,file.driver=file,file.filename={},node-name=stick", text(stick));
+        machine.with(&HOSTS).with(&["-blockdev", &node]).with(&[
+            "-device",
+            "usb-storage,bus=usb.0,drive=stick,id=stick,serial=STICK,removable=on,bootindex=1",
+        ])
+    }
+
+    /// A machine with nothing in it.
+    fn bare() -> Machine {
+        let mut qemu = Command::new("timeout");
+        // A QEMU that is stuck in a read ignores SIGTERM.
+        qemu.args(["--kill-after=5", DEADLINE, "qemu-system-x86_64"]);
+        let kvm = std::env::var_os("QEMU_KVM").is_some_and(|kvm| kvm == "1");
+        qemu.args(["-accel", if kvm { "kvm" } else { "tcg" }, "-no-reboot", "-nic", "none"]);
+        let machine = Machine { qemu, place: tempfile::tempdir().unwrap(), initramfs: None, nr_disks: 0 };
         let control = format!("unix:{},server=on,wait=off", text(&machine.control()));
         machine.with(&["-qmp", &control])
     }
@@ -65,40 +159,40 @@ impl Machine {
     }
 
     /// With one more disk.
-    pub fn disk(mut self, Disk { file, serial, bad }: &Disk<'_>) -> Machine {
+    pub fn disk(mut self, Disk { file, serial, bad, on }: &Disk<'_>) -> Machine {
         let i = self.nr_disks;
         self.nr_disks += 1;
         let node = format!("driver=file,filename={},node-name=file{i}", text(file));
         let mut below = format!("file{i}");
         let mut machine = self.with(&["-blockdev", &node]);
         if !bad.is_empty() {
-            machine = machine.with(&["-blockdev", &faults(&format!("faults{i}"), &below, 5, bad)]);
+            machine = machine.with(&["-blockdev", &faults(&format!("faults{i}"), &below, on.errno, bad)]);
             below = format!("faults{i}");
         }
         machine.with(&[
             "-blockdev",
             &format!("driver=raw,file={below},node-name=disk{i}"),
             "-device",
-            &format!("virtio-blk-pci,drive=disk{i},serial={serial}"),
+            &format!("{},drive=disk{i},serial={serial}", on.device),
         ])
     }
 
     /// With this script as `/NAME` in the system.
     pub fn script(mut self, name: &str, script: &str) -> Machine {
-        let at = |name: &str| self.place.path().join(name);
+        let place = self.place.path().to_owned();
+        let at = |name: &str| place.join(name);
         let with_script = at("initramfs");
-        let mut bytes = std::fs::read(&self.initramfs).unwrap();
+        let initramfs = self.initramfs.expect("a machine that QEMU boots");
+        let mut bytes = std::fs::read(initramfs).unwrap();
         // The kernel looks for a further archive where the first one's last four bytes end.
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         std::fs::write(at(name), script).unwrap();
-        let archive = format!(
-            "cd {} && echo {name} | cpio --quiet --create --format newc > archive",
-            text(self.place.path())
-        );
+        let archive =
+            format!("cd {} && echo {name} | cpio --quiet --create --format newc > archive", text(&place));
         shell(&archive).ok();
         bytes.extend(std::fs::read(at("archive")).unwrap());
         std::fs::write(&with_script, bytes).unwrap();
-        self.initramfs = with_script;
+        self.initramfs = Some(with_script);
         self
     }
 
@@ -108,8 +202,9 @@ impl Machine {
 
     /// Switches it on.
     pub fn start(mut self) -> Running {
-        let initramfs = text(&self.initramfs).to_owned();
-        self.qemu.args(["-initrd", &initramfs]);
+        if let Some(initramfs) = &self.initramfs {
+            self.qemu.arg("-initrd").arg(initramfs);
+        }
         self.qemu.stdin(Stdio::piped()).stdout(Stdio::piped());
         self.qemu.stderr(File::create(self.place.path().join("errors")).unwrap());
         let mut child =
@@ -333,9 +428,9 @@ pub fn boot(disks: &[Disk<'_>], args: &str) -> Console {
     disks.iter().fold(Machine::new(args), Machine::disk).start().ends()
 }
 
-/// A disk without bad sectors.
+/// A virtio disk without bad sectors.
 pub fn disk<'a>(file: &'a Path, serial: &'a str) -> Disk<'a> {
-    Disk { file, serial, bad: &[] }
+    Disk { file, serial, bad: &[], on: Attachment::VIRTIO }
 }
 
 /// First sector of the partition.
@@ -381,11 +476,13 @@ impl Scene {
 
     /// Takes a file out of the ext4 file system.
     pub fn take(&self, name: &str) -> PathBuf {
+        self.take_from(&self.at("safe.disk"), name)
+    }
+
+    /// Takes a file out of an ext4 file system.
+    pub fn take_from(&self, from: &Path, name: &str) -> PathBuf {
         let to = self.at(name);
-        run(Command::new("debugfs")
-            .args(["-R", &format!("dump /{name} {}", text(&to))])
-            .arg(self.at("safe.disk")))
-        .ok();
+        run(Command::new("debugfs").args(["-R", &format!("dump /{name} {}", text(&to))]).arg(from)).ok();
         assert!(to.exists(), "no {name} on the target");
         to
     }

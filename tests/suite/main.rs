@@ -35,6 +35,7 @@ mod rescue;
 mod scene;
 mod serial;
 mod states;
+mod stick;
 mod telling;
 mod tools;
 mod verify;
