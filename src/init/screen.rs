@@ -274,8 +274,8 @@ pub fn show_crash(sentence: String, wiped: bool) {
     view.leave(wiped);
 }
 
-/// UTF-8, never blank, no cursor.
-const PREPARE: &str = "\x1b%G\x1b[9;0]\x1b[?25l";
+/// UTF-8, never blank, no cursor; yellow is yellow instead of brown.
+const PREPARE: &str = "\x1b%G\x1b[9;0]\x1b[?25l\x1b]P3ffcc00";
 const WIPE: &str = "\x1b[0m\x1b[H\x1b[J";
 const SHOW_CURSOR: &str = "\x1b[0m\x1b[?25h";
 
@@ -398,3 +398,6 @@ impl Write for LogWriter {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

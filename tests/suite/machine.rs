@@ -388,8 +388,20 @@ impl Control {
     /// Presses Ctrl-Alt-Del.
     #[track_caller]
     pub fn presses_ctrl_alt_del(&mut self) {
-        let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
+        self.presses(&["ctrl", "alt", "delete"]);
+    }
+
+    /// Presses keys at once.
+    #[track_caller]
+    pub fn presses(&mut self, keys: &[&str]) {
+        let keys: Vec<_> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
         self.execute("send-key", json!({ "keys": keys }));
+    }
+
+    /// Takes a picture of the screen (PPM).
+    #[track_caller]
+    pub fn screenshot(&mut self, to: &Path) {
+        self.execute("screendump", json!({ "filename": text(to) }));
     }
 
     /// Makes the disks in the throttle group `speed` give so many bytes a second; 0: as many as they can.

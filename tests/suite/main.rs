@@ -10,6 +10,7 @@ mod attachments;
 mod budgets;
 mod cli;
 mod compat;
+mod console;
 mod damage;
 mod device;
 mod edit;

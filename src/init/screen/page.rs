@@ -1,7 +1,7 @@
 //! What a screen shows, and how it is drawn. Pure: no device is looked at.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::letters::large;
@@ -135,7 +135,7 @@ impl Side {
         if self.size > 0 {
             let _infallible = write!(text, "  {}", Bytes(self.size));
         }
-        for (name, value) in [("", &self.model), ("serial ", &self.serial)] {
+        for (name, value) in [("serial ", &self.serial), ("", &self.model)] {
             if !value.is_empty() {
                 let _infallible = write!(text, "  {name}{value}");
             }
@@ -306,7 +306,7 @@ impl Canvas {
     fn header(&mut self, page: &Page) {
         let left = format!(" ntfsrescue {}", env!("CARGO_PKG_VERSION"));
         let right = page.volume.map_or(String::new(), |(n, of)| format!("volume {n} of {of}  "));
-        let right = format!("{right}running for {} ", Time(page.now));
+        let right = format!("{right}running for {} ", Clock(page.now));
         let gap = self.columns.saturating_sub(left.chars().count() + right.chars().count());
         self.line(HEADER, &format!("{left}{:gap$}{right}", ""));
     }
@@ -336,7 +336,7 @@ impl Canvas {
             None => self.line(BRIGHT, &format!(" {}", page.step)),
         }
         if let Some(so_far) = so_far.filter(|_| page.progress.is_none()) {
-            self.line(PLAIN, &format!(" {} so far", Time(so_far)));
+            self.line(PLAIN, &format!(" {} so far", Clock(so_far)));
         }
         self.line(PLAIN, "");
     }
@@ -369,14 +369,14 @@ impl Canvas {
             part(format!("{} left", Time(left)));
         }
         if let Some(begun) = page.begun {
-            part(format!("{} so far", Time(page.now.saturating_sub(begun))));
+            part(format!("{} so far", Clock(page.now.saturating_sub(begun))));
         }
         self.line(BRIGHT, &text);
         if let Some(Rescued { bad_areas, bad_bytes, last_good }) = progress.rescue {
             let colour = if bad_areas > 0 { YELLOW } else { PLAIN };
             let ago = Time(page.now.saturating_sub(last_good));
             let text = format!(
-                " {bad_areas} bad areas   {} not readable so far   last good read {ago} ago",
+                " bad areas: {bad_areas}   not readable so far: {}   last good read: {ago} ago",
                 Bytes(bad_bytes)
             );
             self.line(colour, &text);
@@ -425,6 +425,16 @@ impl Canvas {
     }
 }
 
+/// `1:02:03`
+struct Clock(Duration);
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        write!(f, "{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    }
+}
+
 /// What the kernel's font may have, as wide as one column: Latin letters and our blocks. Anything else becomes `?`.
 fn shown(text: &str) -> String {
     let is_shown = |c| matches!(c, ' '..='~' | '\u{a1}'..='\u{17f}' | '█' | '▀' | '▄' | '░') && c != '\u{ad}';
@@ -463,3 +473,6 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests;
