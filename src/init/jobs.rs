@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use super::config::{Config, Request, Task};
+use super::config::{Config, Ending, Request, Task};
 use super::drives::{Drive, Watch};
 use super::ending::{Outcome, Verdict};
 use super::erase::{Erase, Origin, now};
@@ -109,12 +109,24 @@ impl<'a, 'm> Jobs<'a, 'm> {
         data.is_some_and(|data| self.marks(task, target, data.path()).time_of(Stage::Begun).is_some())
     }
 
+    /// Would the machine overwrite its target again and again? What has been done is marked on the stick.
+    fn would_repeat(&self, task: &Task, data: Option<&Mounted>) -> bool {
+        let erases = matches!(task, Task::Restore { .. } | Task::Clone { .. });
+        erases && data.is_none() && self.config.endings.then == Ending::Reboot
+    }
+
     /// Does the job.
     pub fn carry_out(&self, task: &Task, devices: &Devices<'_>) -> Outcome {
         let data = self.stick.and_then(|stick| {
             let mounted = mount_data(stick, &self.desk.modules);
             mounted.inspect_err(|why| log::warn!("the stick's data partition is not used: {why}")).ok()
         });
+        if self.would_repeat(task, data.as_ref()) {
+            return Outcome::failed(
+                "then=reboot would do the job at each boot: there is no stick on which to mark that it was done; \
+                 nothing was written",
+            );
+        }
         let outcome = match (task, devices) {
             (Task::Save { target, .. }, Devices::Save { sources, image }) => {
                 self.save_all(sources, image, target, data.as_ref())

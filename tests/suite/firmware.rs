@@ -86,7 +86,7 @@ fn saves_what_the_kernel_does_not_show() {
         format!("label: gpt\nstart={START}, size={}, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7", SIZE / 512);
     shell(&format!("printf '{table}\\n' | sfdisk --quiet --wipe never {}", text(&windows))).ok();
     let bad: Vec<u64> = (0..34).chain([START]).collect();
-    let failing = Disk { file: &windows, serial: "WIN", bad: &bad };
+    let failing = Disk { bad: &bad, ..disk(&windows, "WIN") };
     let save = "ntfsrescue.action=save ntfsrescue.source=LABEL=Prüfung ntfsrescue.target=LABEL=RESCUE:/{serial}-{part}.img";
     let console = boot(&[failing, disk(&safe, "SAFE")], save);
     console.ends("result=ok exit=0").says("1 partitions from a table that the kernel does not take");
@@ -113,7 +113,7 @@ fn clones_disk_to_disk() {
     scene.disk_with("blank.disk", None);
     let noisy = scene.partition("blank.disk", "noisy");
     let clone = "ntfsrescue.action=clone ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=SERIAL=NEW:1 \
-                 ntfsrescue.confirm=NEW ntfsrescue.then=reboot";
+                 ntfsrescue.confirm=NEW";
     boot(&[disk(&windows, "WIN"), disk(&blank, "NEW")], clone).ends("result=ok exit=0");
     let loop_device = Loop::attach(&noisy, 512);
     ours(["-q", "-O", text(&loop_device.0), text(&scene.at("volume"))]).ok();
