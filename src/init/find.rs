@@ -275,6 +275,16 @@ pub enum Refusal {
         /// Who uses it.
         how: String,
     },
+    /// Part of it belongs to another partition too, by a table that is wrong.
+    #[error(
+        "target /dev/{target} shares bytes with /dev/{other}, which is not to be overwritten; wanted a partition of its own"
+    )]
+    NotApart {
+        /// The target's name.
+        target: String,
+        /// The other partition's.
+        other: String,
+    },
     /// A stretch of a disk where its partition table lies.
     #[error("target /dev/{0} holds the disk's partition table, wanted a stretch behind it or the whole disk")]
     HoldsTable(String),
@@ -360,12 +370,21 @@ fn may_be_erased(target: &Pick<'_>) -> Result<(), Refusal> {
     if let Some((part, how)) = shared.into_iter().find_map(|part| Some((part, part.held.as_ref()?))) {
         return Err(Refusal::Held { target: name(), name: part.name.clone(), how: how.clone() });
     }
+    if target.is_whole_drive() {
+        return Ok(());
+    }
+    // What the table names ends where it may; a stretch that it does not know may be over the table itself.
     let (start, end) = (target.part.start, target.part.start.saturating_add(target.part.size));
-    let holds_table = start < TABLE_LEN || end > target.drive.size.saturating_sub(TABLE_LEN);
-    if holds_table && !target.is_whole_drive() && target.part.part_uuid.is_empty() {
+    let is_unknown = target.part.part_type.is_none();
+    if start < TABLE_LEN || is_unknown && end > target.drive.size.saturating_sub(TABLE_LEN) {
         return Err(Refusal::HoldsTable(name()));
     }
-    Ok(())
+    let is_other = |part: &&Part| part.number != 0 && part.number != target.part.number;
+    let mut others = target.drive.parts.iter().filter(is_other);
+    match others.find(|part| target.overlaps(&Pick { part, ..*target })) {
+        Some(other) => Err(Refusal::NotApart { target: name(), other: other.name.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// May images be written to this file system?

@@ -317,6 +317,7 @@ fn partitions_of_a_hostile_table_share_bytes() {
         confirm: Confirm::parse("A").unwrap(),
     };
     assert!(judged(&clone, &drives).unwrap_err().contains("share bytes"));
+    assert!(judged(&restore("/dev/vda2", "A"), &drives).unwrap_err().contains("shares bytes with /dev/vda1"));
     drives[0].parts[1].held = Some("is mounted on /x".into());
     assert!(judged(&restore("/dev/vda2", "A"), &drives).unwrap_err().contains("/dev/vda1 is mounted on /x"));
     drives[0].parts[1].size = u64::MAX;
@@ -340,12 +341,16 @@ fn a_stretch_is_the_partition_that_was_shown_for_it() {
     // Over a partition table nothing is restored but a whole disk.
     for (start, size) in [(0, 4096), (16384, 1 << 20), (7 << 30, 1 << 30), (7 << 30, (1 << 30) - 4096)] {
         let mut shown = part("vda255", 255, Found::Nothing);
-        (shown.start, shown.size, shown.part_uuid) = (start, size, String::new());
+        // An MBR gives any number a PARTUUID.
+        (shown.start, shown.size) = (start, size);
         drives[0].parts.truncate(3);
         drives[0].parts.push(shown);
         let refused = judged(&restore(spec(start, size)), &drives).unwrap_err();
         assert!(refused.contains("/dev/vda255 holds the disk's partition table"), "{refused}");
     }
+    drives[0].parts[3].part_type = Some(PartType::Mbr(7));
+    assert_eq!(judged(&restore(spec(7 << 30, (1 << 30) - 4096)), &drives), Ok(()), "the table knows it");
+    drives[0].parts[3].part_type = None;
     drives[0].parts[3].start = 1 << 20;
     drives[0].parts[3].size = 1 << 20;
     assert_eq!(judged(&restore(spec(1 << 20, 1 << 20)), &drives), Ok(()));
