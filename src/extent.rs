@@ -34,19 +34,88 @@ impl ByteRange {
     }
 }
 
-/// Bits of a page, as bytes: 4 KiB, so that a set costs memory only near the clusters it holds.
-const PAGE_BYTES: usize = 4096;
-const WORDS: usize = PAGE_BYTES / 8;
-const PAGE_BITS: u64 = PAGE_BYTES as u64 * 8;
+/// Words of a page: some 4 KiB, so that a set costs memory only near the clusters it holds. With what musl's allocator
+/// adds to them 509 words fill 4080 bytes, the slot that it has for them; 512 words would take one of 4672.
+const WORDS: usize = 509;
+const PAGE_BITS: u64 = WORDS as u64 * 64;
 
-type Page = [u64; WORDS];
+/// The bits of a page.
+#[derive(Clone, Debug)]
+enum Page {
+    /// None is set.
+    Empty,
+    /// All are.
+    Full,
+    /// Some are, or were.
+    Mixed(Box<[u64; WORDS]>),
+}
 
-/// A set of cluster numbers below a fixed bound, at one bit a cluster in those pages of 32,768 clusters that hold
-/// any. The MFT walk also keeps record numbers in one.
+impl Page {
+    fn word(&self, word_no: usize) -> u64 {
+        match self {
+            Page::Empty => 0,
+            Page::Full => u64::MAX,
+            Page::Mixed(words) => words.get(word_no).copied().unwrap_or(0),
+        }
+    }
+
+    /// The value of all bits, if it is the same.
+    fn value(&self) -> Option<bool> {
+        match self {
+            Page::Empty => Some(false),
+            Page::Full => Some(true),
+            Page::Mixed(_) => None,
+        }
+    }
+
+    fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..WORDS).map(|word_no| self.word(word_no))
+    }
+
+    /// Sets or clears bits of a word.
+    fn change(&mut self, word_no: usize, mask: u64, value: bool) {
+        let is_so = if value { !self.word(word_no) } else { self.word(word_no) } & mask == 0;
+        if is_so {
+            return;
+        }
+        self.mix();
+        if let Page::Mixed(words) = self
+            && let Some(word) = words.get_mut(word_no)
+        {
+            *word = if value { *word | mask } else { *word & !mask };
+        }
+    }
+
+    /// Gives each bit a place of its own.
+    fn mix(&mut self) {
+        if self.value().is_some() {
+            *self = Page::Mixed(Box::new([self.word(0); WORDS]));
+        }
+    }
+
+    /// Puts each word together with that of another page.
+    fn combine(&mut self, other: &Page, op: impl Fn(u64, u64) -> u64) {
+        if self.value().is_some() && other.value().is_some() {
+            *self = if op(self.word(0), other.word(0)) == 0 { Page::Empty } else { Page::Full };
+            return;
+        }
+        self.mix();
+        let Page::Mixed(words) = self else { return };
+        words.iter_mut().zip(other.words()).for_each(|(word, other)| *word = op(*word, other));
+        let uniform = [(0, Page::Empty), (u64::MAX, Page::Full)];
+        let uniform = uniform.into_iter().find(|(value, _)| words.iter().all(|word| word == value));
+        if let Some((_, page)) = uniform {
+            *self = page;
+        }
+    }
+}
+
+/// A set of cluster numbers below a fixed bound, at one bit a cluster in those pages of 32,576 clusters that hold
+/// some, but not all. The MFT walk also keeps record numbers in one.
 #[derive(Clone, Debug)]
 pub struct ClusterSet {
     bound: u64,
-    pages: Vec<Option<Box<Page>>>,
+    pages: Vec<Page>,
 }
 
 /// What differs between a set and a bitmap that was laid over it, see [`ClusterSet::absorb_bitmap`].
@@ -63,7 +132,7 @@ impl ClusterSet {
     pub fn new(bound: u64) -> ClusterSet {
         let nr_pages = usize::try_from(bound.div_ceil(PAGE_BITS)).unwrap_or(usize::MAX);
         let mut pages = Vec::new();
-        pages.resize_with(nr_pages, || None);
+        pages.resize_with(nr_pages, || Page::Empty);
         ClusterSet { bound, pages }
     }
 
@@ -75,8 +144,7 @@ impl ClusterSet {
     /// Is this number in the set?
     pub fn contains(&self, number: u64) -> bool {
         let (page, word, bit) = split(number);
-        let word = self.pages.get(page).and_then(Option::as_ref).and_then(|page| page.get(word));
-        word.is_some_and(|word| word >> bit & 1 == 1)
+        self.pages.get(page).is_some_and(|page| page.word(word) >> bit & 1 == 1)
     }
 
     /// Adds one number; false where the set had it already. Numbers outside the bound are ignored.
@@ -108,13 +176,24 @@ impl ClusterSet {
         self.fill(extent.lcn.0, extent.len, false)
     }
 
-    /// The numbers that are in both sets.
-    pub fn common(&self, other: &ClusterSet) -> ClusterSet {
-        let mut common = ClusterSet::new(self.bound);
-        for extent in self.extents().flat_map(|extent| other.overlaps(extent)) {
-            common.insert_extent(extent);
+    /// Takes out what another set of the same bound has not.
+    pub fn retain(&mut self, other: &ClusterSet) {
+        let pages = self.pages.iter_mut().zip(&other.pages);
+        pages.for_each(|(page, other)| page.combine(other, |word, other| word & other));
+    }
+
+    /// Takes out what another set of the same bound has.
+    pub fn remove(&mut self, other: &ClusterSet) {
+        let pages = self.pages.iter_mut().zip(&other.pages);
+        pages.for_each(|(page, other)| page.combine(other, |word, other| word & !other));
+    }
+
+    /// Adds what another set of the same bound has, and takes out of that what was here already.
+    pub fn absorb(&mut self, other: &mut ClusterSet) {
+        for (page, other) in self.pages.iter_mut().zip(&mut other.pages) {
+            other.combine(page, |other, word| other & !word);
+            page.combine(other, |word, other| word | other);
         }
-        common
     }
 
     /// Sets or clears a stretch; returns how many of its bits were set before.
@@ -124,30 +203,30 @@ impl ClusterSet {
         let mut were_set = 0;
         while at < end {
             let (page_no, word_no, bit) = split(at);
+            let Some(page) = self.pages.get_mut(page_no) else { break };
+            if at.is_multiple_of(PAGE_BITS) && end - at >= PAGE_BITS {
+                were_set += page.words().map(|word| u64::from(word.count_ones())).sum::<u64>();
+                *page = if value { Page::Full } else { Page::Empty };
+                at += PAGE_BITS;
+                continue;
+            }
             let n = (64 - u64::from(bit)).min(end - at);
             let mask = (u64::MAX >> (64 - n)) << bit;
             at += n;
-            let Some(page) = self.pages.get_mut(page_no) else { break };
-            if page.is_none() && !value {
-                continue;
-            }
-            let page = page.get_or_insert_with(|| Box::new([0; WORDS]));
-            if let Some(word) = page.get_mut(word_no) {
-                were_set += u64::from((*word & mask).count_ones());
-                *word = if value { *word | mask } else { *word & !mask };
-            }
+            were_set += u64::from((page.word(word_no) & mask).count_ones());
+            page.change(word_no, mask, value);
         }
         were_set
     }
 
     /// How many numbers the set holds.
     pub fn count(&self) -> u64 {
-        self.pages
-            .iter()
-            .flatten()
-            .flat_map(|page| page.iter())
-            .map(|word| u64::from(word.count_ones()))
-            .sum()
+        let count = |page: &Page| match page {
+            Page::Empty => 0,
+            Page::Full => PAGE_BITS,
+            Page::Mixed(words) => words.iter().map(|word| u64::from(word.count_ones())).sum(),
+        };
+        self.pages.iter().map(count).sum()
     }
 
     /// Lays a piece of a bitmap (least significant bit first, as `$Bitmap` is) over the set: the set becomes the
@@ -164,13 +243,8 @@ impl ClusterSet {
             let theirs = u64::from_le_bytes(bytes) & u64::MAX >> (64 - nr_bits);
             let (page_no, word_no, _) = split(base);
             let Some(page) = self.pages.get_mut(page_no) else { return };
-            if page.is_none() && theirs == 0 {
-                continue;
-            }
-            let page = page.get_or_insert_with(|| Box::new([0; WORDS]));
-            let Some(word) = page.get_mut(word_no) else { return };
-            let mut differing = (*word ^ theirs) & u64::MAX >> (64 - nr_bits);
-            *word |= theirs;
+            let mut differing = (page.word(word_no) ^ theirs) & u64::MAX >> (64 - nr_bits);
+            page.change(word_no, theirs, true);
             while differing != 0 {
                 let bit = differing.trailing_zeros();
                 let lcn = Lcn(base + u64::from(bit));
@@ -192,8 +266,8 @@ impl ClusterSet {
         let pages = self.pages.iter().map(|page| {
             let at_start = (rank, last_bit);
             match page {
-                Some(page) => page.iter().for_each(|word| rank.pass(*word, &mut last_bit)),
-                None => last_bit = 0,
+                Page::Empty => last_bit = 0,
+                page => page.words().for_each(|word| rank.pass(word, &mut last_bit)),
             }
             at_start
         });
@@ -206,10 +280,9 @@ impl ClusterSet {
         let Some((mut rank, mut last_bit)) = ranks.pages.get(page_no).copied() else {
             return Rank { before: 0, gaps: 0 };
         };
-        if let Some(page) = self.pages.get(page_no).and_then(Option::as_ref) {
-            let words = page.iter().take(word_no);
-            words.for_each(|word| rank.pass(*word, &mut last_bit));
-            let word = page.get(word_no).copied().unwrap_or(0);
+        if let Some(page) = self.pages.get(page_no) {
+            page.words().take(word_no).for_each(|word| rank.pass(word, &mut last_bit));
+            let word = page.word(word_no);
             let upto = word & u64::MAX >> (63 - bit);
             rank.gaps += u64::from((upto & !(word << 1 | last_bit)).count_ones());
             rank.before += u64::from((upto & !(1 << bit)).count_ones());
@@ -233,15 +306,16 @@ impl ClusterSet {
         let mut at = from;
         while at < limit {
             let (page_no, word_no, bit) = split(at);
-            let page = self.pages.get(page_no).and_then(Option::as_ref);
-            let Some(page) = page else {
-                if !value {
-                    return at;
+            let Some(page) = self.pages.get(page_no) else { break };
+            match page.value() {
+                Some(all) if all == value => return at,
+                Some(_) => {
+                    at = (at / PAGE_BITS + 1) * PAGE_BITS;
+                    continue;
                 }
-                at = (at / PAGE_BITS + 1) * PAGE_BITS;
-                continue;
-            };
-            let word = page.get(word_no).copied().unwrap_or(0);
+                None => {}
+            }
+            let word = page.word(word_no);
             let wanted = (if value { word } else { !word }) >> bit;
             if wanted != 0 {
                 return (at + u64::from(wanted.trailing_zeros())).min(limit);
@@ -261,14 +335,16 @@ impl ClusterSet {
         let mut end = before.min(self.bound);
         while end > limit {
             let (page_no, word_no, bit) = split(end - 1);
-            let Some(page) = self.pages.get(page_no).and_then(Option::as_ref) else {
-                if !value {
-                    return Some(end - 1);
+            let page = self.pages.get(page_no)?;
+            match page.value() {
+                Some(all) if all == value => return Some(end - 1),
+                Some(_) => {
+                    end = page_no as u64 * PAGE_BITS;
+                    continue;
                 }
-                end = page_no as u64 * PAGE_BITS;
-                continue;
-            };
-            let word = page.get(word_no).copied().unwrap_or(0);
+                None => {}
+            }
+            let word = page.word(word_no);
             // The bits above the one in question go off at the top.
             let wanted = (if value { word } else { !word }) << (63 - bit);
             if wanted != 0 {
@@ -298,7 +374,7 @@ impl Rank {
     }
 }
 
-/// What [`ClusterSet::ranks`] gives: 24 bytes for 32,768 numbers.
+/// What [`ClusterSet::ranks`] gives: 24 bytes for each page.
 #[derive(Debug)]
 pub struct Ranks {
     /// The rank of each page's first number, and whether the number before that is in the set.
@@ -364,7 +440,66 @@ mod tests {
         assert_eq!(set.overlaps(extent(20, 39_980)).count(), 0);
         let mut other = ClusterSet::new(100_000);
         other.insert_extent(extent(15, 39_990));
-        assert!(set.common(&other).extents().eq([extent(15, 5), extent(40_000, 5)]));
+        set.retain(&other);
+        assert!(set.extents().eq([extent(15, 5), extent(40_000, 5)]));
+    }
+
+    #[test]
+    fn behaves_like_an_array_of_bits() {
+        const BOUND: u64 = 3 * PAGE_BITS + 1000;
+        let mut random = 99u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut sets = [ClusterSet::new(BOUND), ClusterSet::new(BOUND)];
+        let mut arrays = [vec![false; BOUND as usize], vec![false; BOUND as usize]];
+        for round in 0..300 {
+            let one = round % 2;
+            let lcn = if next(2) == 0 { next(4) * PAGE_BITS } else { next(BOUND) };
+            let len = [next(100), next(BOUND), PAGE_BITS, 2 * PAGE_BITS][next(4) as usize];
+            let part = lcn.min(BOUND) as usize..(lcn + len).min(BOUND) as usize;
+            let value = next(2) == 0;
+            let were_set = arrays[one][part.clone()].iter().filter(|bit| **bit).count() as u64;
+            let set = &mut sets[one];
+            let found =
+                if value { set.insert_extent(extent(lcn, len)) } else { set.remove_extent(extent(lcn, len)) };
+            assert_eq!(found, were_set);
+            arrays[one][part].fill(value);
+            let [a, b] = &mut sets;
+            let [bits, others] = &mut arrays;
+            let pairs = bits.iter_mut().zip(others);
+            match next(12) {
+                0 => {
+                    a.retain(b);
+                    pairs.for_each(|(a, b)| *a &= *b);
+                }
+                1 => {
+                    a.remove(b);
+                    pairs.for_each(|(a, b)| *a &= !*b);
+                }
+                2 => {
+                    a.absorb(b);
+                    pairs.for_each(|(a, b)| (*a, *b) = (*a | *b, *b & !*a));
+                }
+                _ => {}
+            }
+            for (set, bits) in sets.iter().zip(&arrays) {
+                assert_eq!(set.count(), bits.iter().filter(|bit| **bit).count() as u64);
+                let (from, value) = (next(BOUND) as usize, next(2) == 0);
+                let found = (from..bits.len()).find(|at| bits[*at] == value).unwrap_or(bits.len());
+                assert_eq!(set.find(from as u64, value), found as u64);
+                let found = (0..from).rev().find(|at| bits[*at] == value);
+                assert_eq!(set.find_before(from as u64, value), found.map(|at| at as u64));
+                assert_eq!(set.contains(from as u64), bits[from]);
+                let rank = set.rank(&set.ranks(), from as u64);
+                if bits[from] {
+                    assert_eq!(rank.before, bits[..from].iter().filter(|bit| **bit).count() as u64);
+                    let begins = |at: &usize| bits[*at] && (*at > 0 && !bits[*at - 1]);
+                    assert_eq!(rank.gaps, (0..=from).filter(begins).count() as u64);
+                }
+            }
+        }
     }
 
     #[test]
@@ -451,6 +586,6 @@ mod tests {
         let mut set = ClusterSet::new(crate::units::MAX_CLUSTERS);
         set.insert(crate::units::MAX_CLUSTERS - 1);
         assert_eq!(set.extents().next(), Some(extent(crate::units::MAX_CLUSTERS - 1, 1)));
-        assert_eq!(set.pages.iter().flatten().count(), 1);
+        assert_eq!(set.pages.iter().filter(|page| page.value().is_none()).count(), 1);
     }
 }

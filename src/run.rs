@@ -32,6 +32,7 @@ use crate::rescue::mapstore::MapError;
 use crate::serial::{NewSerial, SerialFeed};
 use crate::units::Geometry;
 
+mod memory;
 mod opened;
 mod rescue;
 

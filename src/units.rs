@@ -12,7 +12,7 @@ pub struct Lcn(pub u64);
 pub struct Vcn(pub u64);
 
 /// Most clusters that a volume may have. Windows makes up to 2^32 - 1; sixteen times as many still costs only
-/// 16 MiB for an empty [`ClusterSet`](crate::extent::ClusterSet), and every product below stays within `i64`.
+/// 32 MiB for an empty [`ClusterSet`](crate::extent::ClusterSet), and every product below stays within `i64`.
 pub const MAX_CLUSTERS: u64 = 1 << 36;
 
 /// Smallest and largest cluster in bytes. Windows makes 512 bytes to 2 MiB, `mkntfs` also 256 bytes.

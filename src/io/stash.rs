@@ -8,12 +8,17 @@ use crate::extent::ByteRange;
 const PAGE: u64 = 4096;
 const UNIT: u64 = 512;
 
-/// Bytes that are kept: the metadata of a volume of usual size. What is beyond is read once more.
-const LIMIT: u64 = 64 << 20;
+/// Bytes that are kept: the metadata of a volume of usual size, `$Bitmap` of one of 1 TiB. What is beyond is read once
+/// more.
+pub const LIMIT: u64 = 48 << 20;
 
-#[derive(Debug)]
+/// Pages whose memory is asked for at once: an allocator takes less of its own for few large pieces.
+const SLAB: usize = 256;
+
+#[derive(Clone, Copy, Debug)]
 struct Page {
-    bytes: Box<[u8; PAGE as usize]>,
+    /// Where its bytes are, counted in pages.
+    index: u32,
     /// Units that are here, one bit each.
     filled: u8,
 }
@@ -22,6 +27,7 @@ struct Page {
 #[derive(Debug, Default)]
 pub struct Stash {
     pages: BTreeMap<u64, Page>,
+    slabs: Vec<Vec<u8>>,
 }
 
 impl Stash {
@@ -29,14 +35,20 @@ impl Stash {
     pub fn put(&mut self, pos: u64, data: &[u8]) {
         for (at, unit) in (pos..).step_by(UNIT as usize).zip(data.chunks_exact(UNIT as usize)) {
             let has_room = (self.pages.len() as u64) < LIMIT / PAGE;
-            let new = || Page { bytes: Box::new([0; PAGE as usize]), filled: 0 };
+            let index = self.pages.len() as u32;
             let page = match self.pages.entry(at / PAGE) {
-                std::collections::btree_map::Entry::Vacant(entry) if has_room => entry.insert(new()),
+                std::collections::btree_map::Entry::Vacant(entry) if has_room => {
+                    entry.insert(Page { index, filled: 0 })
+                }
                 std::collections::btree_map::Entry::Vacant(_) => continue,
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             };
-            let start = (at % PAGE) as usize;
-            if let Some(to) = page.bytes.get_mut(start..start + UNIT as usize) {
+            let (slab, start) = place(*page, at);
+            if self.slabs.len() <= slab {
+                self.slabs.push(vec![0; SLAB * PAGE as usize]);
+            }
+            let bytes = self.slabs.get_mut(slab).and_then(|slab| slab.get_mut(start..start + UNIT as usize));
+            if let Some(to) = bytes {
                 to.copy_from_slice(unit);
                 page.filled |= 1 << (at % PAGE / UNIT);
             }
@@ -55,8 +67,9 @@ impl Stash {
             else {
                 return false;
             };
-            let start = (at % PAGE) as usize;
-            now.copy_from_slice(page.bytes.get(start..start + now.len()).unwrap_or_default());
+            let (slab, start) = place(*page, at);
+            let bytes = self.slabs.get(slab).and_then(|slab| slab.get(start..start + now.len()));
+            now.copy_from_slice(bytes.unwrap_or_default());
             at += now.len() as u64;
             rest = later;
         }
@@ -71,6 +84,12 @@ impl Stash {
             page.is_some_and(|page| page.filled >> (unit * UNIT % PAGE / UNIT) & 1 == 1)
         })
     }
+}
+
+/// Where a byte of a page is: its slab, and the byte in that.
+fn place(page: Page, at: u64) -> (usize, usize) {
+    let index = page.index as usize;
+    (index / SLAB, index % SLAB * PAGE as usize + (at % PAGE) as usize)
 }
 
 #[cfg(test)]
@@ -93,7 +112,7 @@ mod tests {
     fn what_has_no_room_is_not_kept() {
         let mut stash = Stash::default();
         let data = vec![7; 1 << 20];
-        for mebi in 0..65 {
+        for mebi in 0..=LIMIT >> 20 {
             stash.put(mebi << 20, &data);
         }
         assert!(stash.contains(ByteRange { pos: 0, len: LIMIT }));

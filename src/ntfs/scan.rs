@@ -37,8 +37,8 @@ pub struct Usage {
     pub nr_records_in_use: u64,
     /// The record of the file in which Windows keeps its memory while it sleeps, if there is one.
     pub hiberfile: Option<u64>,
-    /// Those of them that are so beyond doubt, where some are only taken because `$Bitmap` cannot be read.
-    pub sure: Option<ClusterSet>,
+    /// Those of them that are taken only because `$Bitmap` cannot be read, if there are any.
+    pub doubtful: Option<ClusterSet>,
     /// Records of files, and other structures, that make no sense.
     pub nr_damaged: u64,
     /// Records that could not be read.
@@ -427,20 +427,15 @@ impl Scan<'_> {
             self.used.remove_extent(extent);
             self.doubtful.remove_extent(extent);
         }
-        let mut sure = None;
-        if self.doubtful.find(0, true) < self.doubtful.bound() {
-            sure = Some(self.used.clone());
-            for extent in self.doubtful.extents() {
-                self.used.insert_extent(extent);
-            }
-        }
+        let in_doubt = self.doubtful.find(0, true) < self.doubtful.bound();
+        self.used.absorb(&mut self.doubtful);
         Ok(Usage {
             nr_used: self.used.count(),
             used: self.used,
             claimed_twice: self.claimed_twice,
             nr_records_in_use: self.nr_in_use,
             hiberfile: self.hiberfile,
-            sure,
+            doubtful: in_doubt.then_some(self.doubtful),
             nr_damaged: self.nr_damaged,
             nr_unreadable: self.nr_unreadable,
         })

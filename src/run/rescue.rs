@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::memory::warn_of_memory;
 use super::opened::Opened;
 use super::{Losses, Outcome, RunError, refuse_writable_mount, tell_space};
 use crate::copy::CopyError;
@@ -40,7 +41,7 @@ use begin::{Begun, SURVEY_UNIT, begin, first_of};
 pub(super) use complete::finish;
 use complete::{Completed, Unfinished, complete};
 use keep::{MapKeeper, areas_of, check_same, forget_missing, has_finished, serial_of, unkept, volume_serial};
-use look::{bridged, look};
+use look::{Looked, bridge, look};
 use result::{Circumstances, find_hit, marked, write_report};
 use source::TargetSource;
 
@@ -106,6 +107,7 @@ pub(super) fn rescue_volume(
             check_same(identity, &facts, form, &known, target_disk.as_ref(), &opened)?;
             let areas = areas_of(map, len, plan.geometry.cluster_size)?;
             observer.tell(Event::Note(format_args!("Going on where the map says.")));
+            warn_of_memory(&plan.geometry, observer);
             tell_space(plan.nr_used, plan.geometry, observer);
             Begun { plan, facts, areas, stash: Stash::default(), first: Vec::new(), nr_damaged: 0 }
         }
@@ -189,26 +191,33 @@ pub(super) fn rescue_volume(
     let (mut nr_errors, mut ending) = (0, Ending::End(End::Complete));
     let mut wanted = None;
     if facts.is_doubtful
-        && let Some(usage) = look(sink.as_ref(), &areas, len, observer)?
+        && let Some(Looked { used: mut sure, doubtful, bitmaps }) =
+            look(sink.as_ref(), &areas, len, observer)?
     {
         // First what is in use beyond doubt, and all that can be had of what tells about the rest.
-        let sure = &bridged(usage.sure.as_ref().unwrap_or(&usage.used), &plan);
+        if let Some(doubtful) = doubtful {
+            sure.remove(&doubtful);
+        }
+        bridge(&mut sure, &plan);
         let mut rescue = Rescue::new(areas, len, sizes, job.how.budget);
-        for domain in domains_of(&plan, &first, Some(sure), None) {
+        for domain in domains_of(&plan, &first, Some(&sure), None) {
             let domain = rescue.add_domain(domain);
             rescue.add_healthy(domain);
         }
-        for clusters in &usage.bitmaps {
+        for clusters in &bitmaps {
             let domain = rescue.add_domain(domain_of(clusters, &plan));
             rescue.add_healthy(domain);
             for pass in [Pass::Sweep, Pass::Trim { last: true }, Pass::Scrape { jumping: true }] {
                 rescue.add(domain, pass);
             }
         }
-        ending = driver.drive(&mut rescue, &domain_of(sure, &plan), sink.as_mut())?;
+        ending = driver.drive(&mut rescue, &domain_of(&sure, &plan), sink.as_mut())?;
         (nr_errors, areas) = (rescue.nr_errors(), rescue.into_areas());
-        let now = look(sink.as_ref(), &areas, len, observer)?;
-        wanted = now.map(|usage| plan.clusters().common(&usage.used));
+        // Each set may have a bit for each cluster: no more of them at a time than must be.
+        drop((sure, bitmaps));
+        if let Some(now) = look(sink.as_ref(), &areas, len, observer)? {
+            wanted.insert(now.used).retain(plan.clusters());
+        }
     }
     let domains = domains_of(&plan, &first, wanted.as_ref(), whole.as_ref());
     let domain = domains.last().copied().unwrap_or_else(|| plan.domain());

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::edit::Editor;
+use crate::faulty::FaultyDisk;
 use crate::tools::{run, shell, text, unmount};
 use crate::volumes::{Mounted, Place, mkntfs};
 use crate::{compat, metadata};
@@ -72,4 +74,58 @@ fn sixty_four_terabytes() {
     // ntfsclone restores the image to the same bytes: as far as both have any, the rest is holes.
     let theirs = text(&at).to_owned() + "/theirs";
     shell(&format!("ntfsclone -q -r -o {theirs} {image} && cmp -n 2000000000 {clone} {theirs}")).ok();
+}
+
+/// Bits of `$Bitmap` in 4 KiB of it.
+const BITS: u64 = 4096 * 8;
+
+/// A volume of 1 TiB of which a few clusters are in use everywhere: as many bits are touched as if all were.
+fn terabyte(volume: &Path) -> Editor {
+    mkntfs(volume, 1 << 40, 512, 4096);
+    let editor = Editor::open(volume);
+    let bitmap = editor.read(editor.bitmap_pos(), editor.nr_clusters().div_ceil(8));
+    let is_free = |lcn: &u64| bitmap[*lcn as usize / 8] & 1 == 0;
+    let clusters = (800..editor.nr_clusters()).step_by(BITS as usize);
+    clusters.filter(is_free).for_each(|lcn| editor.mark(lcn, 1, true));
+    editor
+}
+
+#[test]
+fn a_terabyte_on_a_machine_of_256_megabytes() {
+    let place = Place::new();
+    let editor = terabyte(&place.at("volume"));
+    // Bad areas everywhere, and a sector of `$Bitmap`, so that it is not known of all clusters whether they are in use.
+    let mut bad: Vec<_> = (10..8000).step_by(20).map(|page| (page * BITS + 800) * 8 + 3).collect();
+    bad.push(editor.bitmap_pos() / 512 + 8 * 5000 + 3);
+    let disk = FaultyDisk::new(&place.at("volume"), 512, &bad);
+    let disk = text(&disk.path()).to_owned();
+    // 120 MiB of address space, code and stacks among them, for each of its two processes.
+    let sparing = format!("cd {}; ulimit -v 122880; exec $OURS -q", text(&place.at("")));
+    for (form, name) in [("-s", "image"), ("", "clone")] {
+        let rescue = format!("{sparing} --map {name}.map {form} -o {name} {disk}");
+        shell(&rescue).ok().says("Files that lost something: 1").says("/$Bitmap: 512 bytes");
+        shell(&rescue).ok().says("Going on where the map says.");
+    }
+    shell(&format!("{sparing} -r --verify -o restored image")).ok().says("holds what the image holds");
+}
+
+#[test]
+fn want_of_memory_is_told_before_anything_is_read() {
+    let place = Place::new();
+    mkntfs(&place.at("volume"), 4 << 30, 512, 512);
+    let folder = text(&place.at("")).to_owned();
+    // 1 MiB for each set, but 48 MiB for what is read first.
+    let needed = 16 + 1 + 48;
+    for (free, is_told) in [(needed * 1024 - 1, true), (needed * 1024, false)] {
+        let line = format!(
+            "cd {folder}; printf 'MemTotal: 249000 kB\\nMemAvailable: {free} kB\\n' >meminfo; rm -f map* image; \
+             unshare --mount bash -c 'mount --bind meminfo /proc/meminfo; \
+             exec $OURS -q --map map -s -o image volume'"
+        );
+        let said = shell(&line).ok();
+        let at = said.stdout.find("WARNING: this volume needs about 69 MB of memory, 68 MB are free");
+        assert_eq!(at.is_some(), is_told, "{}", said.stdout);
+        let scan = said.stdout.find("Scanning volume").unwrap();
+        assert!(at.is_none_or(|at| at < scan), "{}", said.stdout);
+    }
 }

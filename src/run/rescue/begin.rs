@@ -1,5 +1,6 @@
 //! Reading what makes the rest readable, and deciding what is copied.
 
+use super::super::memory::warn_of_memory;
 use super::super::{RunError, tell_space, warn_of_sector_size, warn_of_shutdown};
 use super::look::bitmaps;
 use super::{boot_range, extra_range};
@@ -76,6 +77,7 @@ pub(super) fn begin(
     };
     let geometry = volume.info.geometry;
     observer.tell(Event::Volume(&volume.info));
+    warn_of_memory(&geometry, observer);
     if volume.info.is_dirty {
         observer.tell(Event::Warning(format_args!("the volume is marked dirty; it is copied as it is")));
     }
@@ -96,11 +98,12 @@ pub(super) fn begin(
     }
     let nr_damaged = volume.nr_damaged + usage.nr_damaged;
     let first = first_of(&volume, patterns, observer)?;
-    let nr_sure = usage.sure.as_ref().map(ClusterSet::count);
+    let nr_doubtful = usage.doubtful.as_ref().map(ClusterSet::count);
+    drop(usage.doubtful);
     let (sector_size, volume_serial) = (volume.info.sector_size, volume.info.serial);
     let plan = Plan::new(geometry, usage.used, usage.nr_used);
     tell_space(plan.nr_used, geometry, observer);
-    target.require(room_for(form, &plan, nr_sure.unwrap_or(plan.nr_used)))?;
+    target.require(room_for(form, &plan, plan.nr_used - nr_doubtful.unwrap_or(0)))?;
     let found = survey.into_found();
     let held = |range: ByteRange| {
         let mut bytes = vec![0; range.len as usize];
@@ -109,7 +112,7 @@ pub(super) fn begin(
     let facts = Facts {
         form,
         sector_size,
-        is_doubtful: nr_sure.is_some(),
+        is_doubtful: nr_doubtful.is_some(),
         volume_serial,
         volume_pos: 0,
         boot_sector: held(boot_range(&plan)),
@@ -143,6 +146,7 @@ fn begin_blind(
             Geometry::new(SURVEY_UNIT.into(), clusters, source.len()).map_err(Error::from)?
         }
     };
+    warn_of_memory(&geometry, observer);
     let mut used = ClusterSet::new(geometry.nr_clusters);
     used.insert_extent(Extent { lcn: Lcn(0), len: u64::MAX });
     let plan = Plan::new(geometry, used, geometry.nr_clusters);

@@ -210,7 +210,10 @@ pub fn finish(
     } else {
         None
     };
-    let wanted = usage.map(|usage| plan.clusters().common(&usage.used));
+    let wanted = usage.map(|mut usage| {
+        usage.used.retain(plan.clusters());
+        usage.used
+    });
     let domain = domain_of(wanted.as_ref().unwrap_or(plan.clusters()), &plan);
     let unfinished = Unfinished { plan: &plan, facts: &facts, domain, areas: &areas, repairs: true };
     let completed = complete(&unfinished, sink.as_mut(), observer)?;

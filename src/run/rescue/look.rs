@@ -14,22 +14,21 @@ use crate::plan::Plan;
 use crate::rescue::Areas;
 use crate::units::Lcn;
 
-/// The clusters with those planned ones that lie in short gaps between them: to read those costs less than to go past
-/// them.
-pub(super) fn bridged(clusters: &ClusterSet, plan: &Plan) -> ClusterSet {
+/// Adds the planned clusters that lie in short gaps between these: to read those costs less than to go past them.
+pub(super) fn bridge(clusters: &mut ClusterSet, plan: &Plan) {
     let longest = SHORT_GAP / u64::from(plan.geometry.cluster_size);
-    let mut bridged = clusters.clone();
-    let mut end = None;
-    for extent in clusters.extents() {
-        if let Some(end) = end.filter(|end| extent.lcn.0 - end <= longest) {
-            let gap = Extent { lcn: Lcn(end), len: extent.lcn.0 - end };
-            plan.clusters().overlaps(gap).for_each(|planned| {
-                bridged.insert_extent(planned);
+    let mut next = clusters.extents().next();
+    while let Some(extent) = next {
+        let end = extent.end();
+        let start = clusters.find(end, true);
+        next = (start < clusters.bound())
+            .then(|| Extent { lcn: Lcn(start), len: clusters.find(start, false) - start });
+        if next.is_some() && start - end <= longest {
+            plan.clusters().overlaps(Extent { lcn: Lcn(end), len: start - end }).for_each(|planned| {
+                clusters.insert_extent(planned);
             });
         }
-        end = Some(extent.end());
     }
-    bridged
 }
 
 /// Bytes that a disk reads in the time that it takes to find another place.
@@ -38,7 +37,8 @@ const SHORT_GAP: u64 = 1 << 20;
 /// What a look at the target tells of the clusters in use.
 pub(super) struct Looked {
     pub(super) used: ClusterSet,
-    pub(super) sure: Option<ClusterSet>,
+    /// Those of them that are only taken for it.
+    pub(super) doubtful: Option<ClusterSet>,
     pub(super) bitmaps: Vec<ClusterSet>,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn look(
     match scan(&volume, Tolerance::RESCUE, None, &stoppable) {
         Ok(usage) => {
             let bitmaps = bitmaps(&volume);
-            Ok(Some(Looked { used: usage.used, sure: usage.sure, bitmaps }))
+            Ok(Some(Looked { used: usage.used, doubtful: usage.doubtful, bitmaps }))
         }
         Err(Error::Stopped) => Err(Error::Stopped.into()),
         Err(_) => Ok(None),
