@@ -135,7 +135,9 @@ fn shell(signals: &Signals) {
     print_everywhere("A shell: type 'exit' to power off.\n");
     let mut command = Command::new("/bin/busybox");
     // A session and a terminal of its own, so that Ctrl-C reaches what runs in it.
-    command.args(["setsid", "/bin/busybox", "cttyhack", "/bin/busybox", "sh"]).env("PATH", "/bin:/sbin");
+    command
+        .args(["setsid", "/bin/busybox", "cttyhack", "/bin/busybox", "sh"])
+        .env("PATH", "/bin:/sbin:/usr/sbin");
     match signals.spawn(&mut command).and_then(|child| pid(&child)) {
         Ok(pid) => {
             set_oom_score(&pid.to_string(), "0");
