@@ -82,7 +82,7 @@ fn word_of(work: Work, outcome: &Outcome) -> Word {
     match outcome {
         Outcome { was_done: true, .. } if work == Work::Saving => Word::AlreadySaved,
         Outcome { was_done: true, .. } => Word::NothingToDo,
-        Outcome { exit: super::ending::INTERRUPTED, .. } => Word::Stopped,
+        _ if outcome.was_stopped() => Word::Stopped,
         _ => Word::of(work, outcome.verdict),
     }
 }
