@@ -121,7 +121,13 @@ fn survives_kills(form: Form, is_doubtful: bool) {
 
     let (mut nr_kills, mut nr_done, mut finished) = (0, 0, BTreeSet::new());
     let start = Instant::now();
-    while nr_kills < NR_KILLS && start.elapsed() < TIME / if is_doubtful { 2 } else { 1 } {
+    let time = TIME / if is_doubtful { 2 } else { 1 };
+    // A machine that is busy with other things gets longer.
+    let is_enough = |nr_kills, nr_done, states| nr_kills > 5 && nr_done > 1 && states > 2;
+    while nr_kills < NR_KILLS
+        && (start.elapsed() < time
+            || !is_enough(nr_kills, nr_done, finished.len()) && start.elapsed() < 5 * time)
+    {
         remove_all(&scene);
         loop {
             let mut child = command(&scene, form, &source).spawn().unwrap();
@@ -149,7 +155,7 @@ fn survives_kills(form: Form, is_doubtful: bool) {
         nr_done += 1;
     }
     println!("{form:?}: {takes:?} a run, {nr_kills} kills, {nr_done} results, {} states", finished.len());
-    assert!(nr_kills > 5 && nr_done > 1 && finished.len() > 2, "too slow to tell anything");
+    assert!(is_enough(nr_kills, nr_done, finished.len()), "too slow to tell anything");
 }
 
 #[test]
