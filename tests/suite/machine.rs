@@ -537,6 +537,19 @@ impl Mounted {
         Mounted(point, device)
     }
 
+    /// exFAT on a loop device, read-only: not every kernel has it.
+    pub fn exfat(device: Loop) -> Mounted {
+        let point = tempfile::tempdir().unwrap();
+        run(Command::new("mount.exfat-fuse").args(["-o", "ro"]).args([&device.0, point.path()])).ok();
+        Mounted(point, device)
+    }
+
+    /// Bytes of the file system.
+    pub fn size(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(self.path()).unwrap();
+        stat.blocks() * stat.fragment_size()
+    }
+
     pub fn path(&self) -> &Path {
         self.0.path()
     }
