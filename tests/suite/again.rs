@@ -132,7 +132,7 @@ fn a_stick_grows_at_its_first_save_and_saves_once() {
         files_but_for(mounted.path(), changing)
     };
     let names: Vec<_> = saved.keys().map(|name| text(name)).collect();
-    assert_eq!(names, ["WIN.table", "saved.img", "saved.img.map"]);
+    assert_eq!(names, ["WIN.table", "saved.img", "saved.img.map", "saved.img.map.plan"]);
     let front = stick.front();
 
     // What starts again finds nothing to do, and reads no more of the disk than to find it.
