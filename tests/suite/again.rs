@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::machine::{Attachment, Console, Disk, HOSTS, Machine, Mounted, SIZE, Scene, boot, disk};
 use crate::stick::{Partition, make};
-use crate::tools::{Loop, assert_same, len, noise, ours, run, shell, text};
+use crate::tools::{Loop, assert_same, assert_zeros_from, noise, ours, run, shell, text};
 use crate::volumes;
 
 const MIB: u64 = 1 << 20;
@@ -101,16 +101,12 @@ fn image(scene: &Scene) -> PathBuf {
     scene.at("wanted.img")
 }
 
-/// All files of a folder but those with these endings.
-fn files_but_for(folder: &Path, endings: [&str; 2]) -> BTreeMap<PathBuf, Vec<u8>> {
+/// All files of a folder but the logs.
+fn files_but_for_logs(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let wanted = entries.filter(|path| path.is_file() && !endings.iter().any(|e| text(path).ends_with(e)));
-    wanted
-        .map(|path| {
-            let bytes = std::fs::read(&path).unwrap();
-            (PathBuf::from(path.file_name().unwrap()), bytes)
-        })
-        .collect()
+    let wanted = entries.filter(|path| path.is_file() && path.extension() != Some("log".as_ref()));
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    wanted.map(|path| (name(&path), std::fs::read(&path).unwrap())).collect()
 }
 
 #[test]
@@ -124,15 +120,14 @@ fn a_stick_grows_at_its_first_save_and_saves_once() {
     stick.assert_whole("e2fsck -fn", FULL);
     assert!(std::fs::read(&windows).unwrap() == before, "the source has changed");
     let image = image(&scene);
-    let changing = [".log", ".json"];
     let saved = {
         let mounted = stick.mounted("ro");
         assert_same(&mounted.at("saved.img"), &image);
         assert!(mounted.size() > FULL / 100 * 95, "the file system did not grow");
-        files_but_for(mounted.path(), changing)
+        files_but_for_logs(mounted.path())
     };
-    let names: Vec<_> = saved.keys().map(|name| text(name)).collect();
-    assert_eq!(names, ["WIN.table", "saved.img", "saved.img.map", "saved.img.map.plan"]);
+    let names: Vec<_> = saved.keys().map(String::as_str).collect();
+    assert_eq!(names, ["WIN.table", "saved.img", "saved.img.json", "saved.img.map", "saved.img.map.plan"]);
     let front = stick.front();
 
     // What starts again finds nothing to do, and reads no more of the disk than to find it.
@@ -141,7 +136,7 @@ fn a_stick_grows_at_its_first_save_and_saves_once() {
     let read = control.bytes_read_at_the_end(0);
     machine.ends().ends("result=ok exit=0").says("already saved; nothing was read");
     assert!(read < 2 * MIB, "{read} bytes were read");
-    assert!(saved == files_but_for(stick.mounted("ro").path(), changing), "a file has changed");
+    assert!(saved == files_but_for_logs(stick.mounted("ro").path()), "a file has changed");
     assert!(stick.front() == front, "the stick has changed");
     stick.assert_whole("e2fsck -fn", FULL);
 }
@@ -176,20 +171,30 @@ const READING_BACK: &str = "Comparing the target with the image";
 fn a_restore_is_done_once() {
     let scene = Scene::new();
     let image = image(&scene);
-    let restore = "action = restore\nsource = LABEL=RESCUE:/saved.img\ntarget = SERIAL=NEW\n\
-                   confirm = whole:NEW\nthen = reboot\n";
-    let stick = Stick::new(&scene, "ext4", restore);
+    let restore = "action = restore\nsource = LABEL=RESCUE:/saved.img\ntarget = SERIAL=NEW\nthen = reboot\n";
+    let stick = Stick::new(&scene, "ext4", &format!("{restore}confirm = NEW\n"));
     std::fs::copy(&image, stick.mounted("rw").at("saved.img")).unwrap();
-    // A whole disk, with a table and a partition full of noise.
-    scene.disk_with("new.disk", None);
+    // Blank, and larger than the volume.
     let new = scene.at("new.disk");
+    File::create(&new).unwrap().set_len(SIZE + 16 * MIB).unwrap();
+
+    // Without a stick there is no place for the mark that it was done.
+    let line = "ntfsrescue.action=restore ntfsrescue.source=LABEL=RESCUE:/saved.img \
+                ntfsrescue.target=SERIAL=NEW ntfsrescue.confirm=NEW ntfsrescue.then=reboot";
+    let console = boot(&[disk(&new, "NEW"), disk(&stick.0, "A")], line);
+    console.ends("result=failed exit=1").says("then=reboot would do the job at each boot");
+    assert_zeros_from(&new, 0);
+
     let wanted = restored_here(&scene, "new.disk", &image);
     stick.boot(&disk(&new, "NEW")).ends("result=ok exit=0").says(READING_BACK);
     assert_same(&new, &wanted);
+    let mounted = volumes::Mounted::new(&new, "ro");
+    assert_eq!(std::fs::read(mounted.path().join("folder1/file1.bin")).unwrap(), noise(1, 7919));
+    drop(mounted);
     // There was something in it, so it stays as it is.
     stick.assert_whole("e2fsck -fn", SMALL);
 
-    // Somebody uses the disk then; in the data of a file.
+    // Somebody uses the disk then: in the data of a file.
     let volume = std::fs::read(scene.at("volume")).unwrap();
     let data = volume.chunks(4096).position(|cluster| cluster.starts_with(&noise(2, 600))).unwrap() as u64;
     File::options().write(true).open(&new).unwrap().write_all_at(&[7; 512], data * 4096).unwrap();
@@ -197,31 +202,13 @@ fn a_restore_is_done_once() {
     stick.boot(&disk(&new, "NEW")).ends("result=ok exit=0").says("already done on 20");
     assert!(std::fs::read(&new).unwrap() == used, "the target has changed");
 
-    stick.configure(&format!("{restore}run-id = 2\n"));
+    // As a new job it asks anew whether a disk that holds something may be overwritten.
+    stick.configure(&format!("{restore}confirm = NEW\nrun-id = 2\n"));
+    stick.boot(&disk(&new, "NEW")).ends("result=failed exit=1").says("wanted whole:NEW");
+    assert!(std::fs::read(&new).unwrap() == used, "the target has changed");
+    stick.configure(&format!("{restore}confirm = whole:NEW\nrun-id = 2\n"));
     stick.boot(&disk(&new, "NEW")).ends("result=ok exit=0").says(READING_BACK);
     assert_same(&new, &wanted);
-}
-
-#[test]
-fn a_blank_disk_is_restored_to_unattended() {
-    let scene = Scene::new();
-    let (image, new, safe) = (image(&scene), scene.at("new.disk"), scene.at("safe.disk"));
-    run(Command::new("debugfs").args(["-w", "-R", &format!("write {} i.img", text(&image))]).arg(&safe)).ok();
-    File::create(&new).unwrap().set_len(SIZE + 16 * MIB).unwrap();
-    let restore = "ntfsrescue.action=restore ntfsrescue.source=LABEL=RESCUE:/i.img \
-                   ntfsrescue.target=SERIAL=NEW ntfsrescue.confirm=NEW";
-    // Without a stick there is no place for a mark that it was done.
-    let disks = [disk(&new, "NEW"), disk(&safe, "SAFE")];
-    let console = boot(&disks, &format!("{restore} ntfsrescue.then=reboot"));
-    console.ends("result=failed exit=1").says("then=reboot would do the job at each boot");
-    crate::tools::assert_zeros_from(&new, 0);
-
-    let wanted = restored_here(&scene, "new.disk", &image);
-    boot(&disks, restore).ends("result=ok exit=0").says(READING_BACK);
-    assert_same(&new, &wanted);
-    assert_eq!(len(&new), SIZE + 16 * MIB);
-    let mounted = volumes::Mounted::new(&new, "ro");
-    assert_eq!(std::fs::read(mounted.path().join("folder1/file1.bin")).unwrap(), noise(1, 7919));
 }
 
 #[test]
