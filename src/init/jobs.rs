@@ -13,7 +13,7 @@ use super::find::{Devices, Pick, kind_of_images};
 use super::marks::{JobId, Marks, Stage};
 use super::modules::Modules;
 use super::mounts::{IMAGE_POINT, Mounted, mount_at};
-use super::record::{Device, Record};
+use super::record::{Device, Record, is_of_done};
 use super::save::{Files, Save, Worker, is_of, text};
 use super::screen::View;
 use super::screen::page::{Side, Work};
@@ -377,7 +377,10 @@ impl<'a, 'm> Jobs<'a, 'm> {
             image: leaves.image,
             ..Record::new(&job, self.options, &outcome, leaves.source, Path::new(REPORT))
         };
-        record.write(&leaves.files.json);
+        // An earlier boot's, of what it did and what was lost, says more than that nothing was left to do.
+        if !outcome.was_done || !is_of_done(&leaves.files.json) {
+            record.write(&leaves.files.json);
+        }
         log::info!("{outcome}");
         if let Err(error) = journal.close() {
             log::warn!("{error}");

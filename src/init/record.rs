@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ending::Outcome;
+use super::ending::{Outcome, Verdict};
 use super::find::Pick;
 use crate::io::store::{LocalStore, Store};
 
@@ -112,6 +112,37 @@ impl<'a> Record<'a> {
         });
         if let Err(cause) = written {
             log::warn!("cannot write '{}': {cause}", path.display());
+        }
+    }
+}
+
+/// Does this record tell of a job that came to its end, with or without losses?
+pub fn is_of_done(path: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Told {
+        result: String,
+    }
+    let told = std::fs::read(path).ok().and_then(|json| serde_json::from_slice::<Told>(&json).ok());
+    told.is_some_and(|told| told.result != Verdict::Failed.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_record_of_success_tells_of_a_job_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("i.img.json");
+        assert!(!is_of_done(&path));
+        for (json, is_done) in [
+            (r#"{"exit_status": 0, "result": "ok"}"#, true),
+            (r#"{"exit_status": 3, "result": "damaged"}"#, true),
+            (r#"{"exit_status": 6, "result": "failed"}"#, false),
+            (r#"{"exit_status": 0, "result": "ok""#, false),
+        ] {
+            std::fs::write(&path, json).unwrap();
+            assert_eq!(is_of_done(&path), is_done, "{json}");
         }
     }
 }

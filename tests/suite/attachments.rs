@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::machine::{Attachment, Console, Control, Disk, HOSTS, Machine, Running, SIZE, Scene, disk, safe};
-use crate::tools::{Loop, assert_same, noise, ntfsclone, ours, run, text, unmount, wait_for};
+use crate::machine::{
+    Attachment, Console, Control, Disk, HOSTS, Machine, Mounted, Running, SIZE, Scene, disk, safe,
+};
+use crate::tools::{assert_same, noise, ntfsclone, ours, run, text, wait_for};
 use crate::volumes::{Place, fill, mkntfs};
 
 /// A disk with a bad sector.
@@ -102,27 +103,6 @@ trap : INT # it is for the rescue
 echo "status=$?"
 "#;
 
-/// A file system of a machine's disk, mounted read-only.
-struct Mounted(TempDir, #[allow(dead_code)] Loop);
-
-impl Mounted {
-    fn new(disk: &Path) -> Mounted {
-        let (point, device) = (tempfile::tempdir().unwrap(), Loop::attach(disk, 512));
-        run(Command::new("mount").args(["-o", "ro"]).args([&device.0, point.path()])).ok();
-        Mounted(point, device)
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        unmount(self.0.path());
-    }
-}
-
 /// A volume, where a bad sector lies in it, and what a clone of it holds.
 struct Volume {
     file: PathBuf,
@@ -204,7 +184,7 @@ fn a_bad_sector_costs_what_it_must_on_every_attachment() {
 }
 
 /// QEMU's options for a disk `slow` whose speed can be set; nothing is attached to it yet.
-fn slow_disk(file: &str) -> Vec<String> {
+pub fn slow_disk(file: &str) -> Vec<String> {
     [
         "-object",
         "throttle-group,id=speed",
@@ -218,7 +198,7 @@ fn slow_disk(file: &str) -> Vec<String> {
 }
 
 /// Slow enough to be seen on the way, in bytes a second: what is in use are some megabytes.
-const SLOWLY: u64 = 1 << 20;
+pub const SLOWLY: u64 = 1 << 20;
 
 /// A machine that saves a Windows disk, a slow one. Its place on the bus is `windows`.
 fn save_slowly(scene: &Scene, options: &str) -> (Running, Control) {

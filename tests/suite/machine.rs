@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::tools::{built, faults, noise, run, shell, text, wait_for};
+use crate::tools::{Loop, built, faults, noise, run, shell, text, unmount, wait_for};
 use crate::volumes::{Place, fill, mkntfs};
 
 /// Seconds that a machine may run.
@@ -341,16 +341,16 @@ impl Control {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("QMP says '{line}': {error}"))
     }
 
-    /// Runs a command, which must succeed.
+    /// Runs a command, which must succeed: what it answers.
     #[track_caller]
-    pub fn execute(&mut self, command: &str, arguments: Value) {
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Value {
         let line = json!({ "execute": command, "arguments": arguments });
         writeln!(self.stream.get_mut(), "{line}").unwrap();
         loop {
             let answer = self.next();
             assert!(answer.get("error").is_none(), "{line}: {answer}");
-            if answer.get("return").is_some() {
-                return;
+            if let Some(answer) = answer.get("return") {
+                return answer.clone();
             }
             self.events.push(answer);
         }
@@ -364,6 +364,21 @@ impl Control {
             while !is_it(&self.next()) {}
         }
         self.events.clear();
+    }
+
+    /// The bytes that a machine started with `-no-shutdown` has read from a disk when it switches itself off. It ends then.
+    #[track_caller]
+    pub fn bytes_read_at_the_end(&mut self, disk: usize) -> u64 {
+        while !self.events.iter().any(|event| event["event"] == "SHUTDOWN") {
+            let event = self.next();
+            self.events.push(event);
+        }
+        let devices = self.execute("query-blockstats", json!({}));
+        let node = format!("disk{disk}");
+        let device = devices.as_array().unwrap().iter().find(|device| device["node-name"] == *node);
+        let read = device.unwrap_or_else(|| panic!("{devices}"))["stats"]["rd_bytes"].as_u64().unwrap();
+        self.execute("quit", json!({}));
+        read
     }
 
     /// Unplugs the device with this id.
@@ -506,4 +521,48 @@ impl Scene {
 pub fn safe(disk: &Path, size: u64) {
     File::create(disk).unwrap().set_len(size).unwrap();
     run(Command::new("mkfs.ext4").args(["-q", "-F", "-L", "RESCUE"]).arg(disk)).ok();
+}
+
+/// A file system of a machine's disk, mounted here.
+pub struct Mounted(TempDir, #[allow(dead_code)] Loop);
+
+impl Mounted {
+    /// The one that fills a disk, read-only.
+    pub fn new(disk: &Path) -> Mounted {
+        Mounted::with(Loop::attach(disk, 512), "ro")
+    }
+
+    /// The one on a loop device, with these options of mount's.
+    pub fn with(device: Loop, options: &str) -> Mounted {
+        let point = tempfile::tempdir().unwrap();
+        run(Command::new("mount").args(["-o", options]).args([&device.0, point.path()])).ok();
+        Mounted(point, device)
+    }
+
+    /// exFAT on a loop device, read-only: not every kernel has it.
+    pub fn exfat(device: Loop) -> Mounted {
+        let point = tempfile::tempdir().unwrap();
+        run(Command::new("mount.exfat-fuse").args(["-o", "ro"]).args([&device.0, point.path()])).ok();
+        Mounted(point, device)
+    }
+
+    /// Bytes of the file system.
+    pub fn size(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(self.path()).unwrap();
+        stat.blocks() * stat.fragment_size()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(self.path());
+    }
 }

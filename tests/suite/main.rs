@@ -6,6 +6,7 @@
 // A test may panic: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod again;
 mod attachments;
 mod budgets;
 mod cli;
@@ -22,6 +23,7 @@ mod hung;
 mod images;
 mod install;
 mod interrupt;
+mod jobs;
 mod kills;
 mod large;
 mod machine;
