@@ -204,7 +204,7 @@ fn a_bad_sector_costs_what_it_must_on_every_attachment() {
 }
 
 /// QEMU's options for a disk `slow` whose speed can be set; nothing is attached to it yet.
-fn slow_disk(file: &str) -> Vec<String> {
+pub fn slow_disk(file: &str) -> Vec<String> {
     [
         "-object",
         "throttle-group,id=speed",
@@ -218,7 +218,7 @@ fn slow_disk(file: &str) -> Vec<String> {
 }
 
 /// Slow enough to be seen on the way, in bytes a second: what is in use are some megabytes.
-const SLOWLY: u64 = 1 << 20;
+pub const SLOWLY: u64 = 1 << 20;
 
 /// A machine that saves a Windows disk, a slow one. Its place on the bus is `windows`.
 fn save_slowly(scene: &Scene, options: &str) -> (Running, Control) {

@@ -1,0 +1,1 @@
+//! What happens to a machine in the middle of a save.
