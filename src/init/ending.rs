@@ -10,7 +10,7 @@ use super::config::{Ending, Endings};
 use super::spec::Escaped;
 
 /// The worker's exit status when it was stopped and can go on, see `Ending` in `run.rs`.
-pub const INTERRUPTED: i32 = 6;
+const INTERRUPTED: i32 = 6;
 
 /// The same when the disk has gone away, and when the target failed or is full.
 const GONE: i32 = 4;
@@ -84,6 +84,10 @@ impl Outcome {
             None if status.signal() == Some(Signal::SIGKILL as i32) => {
                 (Verdict::Failed, format!("{work}: was killed, perhaps for want of memory"))
             }
+            // What keeps no map ends by the signal itself.
+            None if status.signal() == Some(Signal::SIGTERM as i32) => {
+                (Verdict::Failed, format!("{work}: stopped"))
+            }
             None => (Verdict::Failed, format!("{work}: ended by signal {}", exit - 128)),
         };
         Outcome { verdict, exit, sentence, was_done: false }
@@ -113,6 +117,11 @@ impl Outcome {
         let worst = worst.unwrap_or_else(|| Outcome::failed("there is nothing to save"));
         let was_done = outcomes.iter().all(|outcome| outcome.was_done);
         Outcome { sentence, was_done, ..worst }
+    }
+
+    /// Did somebody end it?
+    pub fn was_stopped(&self) -> bool {
+        [INTERRUPTED, 128 + Signal::SIGTERM as i32].contains(&self.exit)
     }
 
     /// Does the next boot go on where this one ended?
@@ -162,6 +171,7 @@ mod tests {
     fn the_result_line_says_what_became_of_the_worker() {
         let line = |raw| Outcome::of_worker(ExitStatus::from_raw(raw), "save of a").to_string();
         assert_eq!(line(0), "ntfsrescue: result=ok exit=0 save of a: done");
+        assert_eq!(line(15), "ntfsrescue: result=failed exit=143 save of a: stopped");
         assert!(line(3 << 8).starts_with("ntfsrescue: result=damaged exit=3 save of a: done, but"));
         assert_eq!(
             line(1 << 8),

@@ -14,7 +14,7 @@ use super::marks::{JobId, Marks, Stage};
 use super::modules::Modules;
 use super::mounts::{IMAGE_POINT, Mounted, mount_at};
 use super::record::{Device, Record};
-use super::save::{Files, Save, Worker, is_of};
+use super::save::{Files, Save, Worker, is_of, text};
 use super::screen::View;
 use super::screen::page::{Side, Work};
 use super::session::refused;
@@ -279,13 +279,28 @@ impl<'a, 'm> Jobs<'a, 'm> {
         self.desk.view.begin(Work::Verifying, Some(Side::file(source.path.as_str(), image)), None);
         let work = format!("check of {}:{}", image.part.name, source.path);
         self.with_place(image, false, data, |place| {
-            let mut argv = vec!["-r".to_owned(), "-n".to_owned()];
-            argv.extend(self.options.split_ascii_whitespace().map(str::to_owned));
-            argv.push(super::save::text(&place.path(source.path.as_str())));
-            match (&mut &*self.desk).run(&argv) {
-                Ok(status) => Outcome::of_worker(status, &work),
-                Err(cause) => Outcome::failed(format!("{work}: the worker cannot be run: {cause}")),
+            if let Some(gone) = self.gone(&[image], &work) {
+                return gone;
             }
+            let path = place.path(source.path.as_str());
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let root = data.map_or(Path::new("/run"), Mounted::path);
+            let files = Files::of(&root.join(format!("ntfsrescue-verify-{}", harmless(&name))));
+            let leaves = Leaves {
+                files: &files,
+                source: image.into(),
+                target: None,
+                image: Some(source.path.as_str()),
+            };
+            self.with_leaves(leaves, || {
+                let mut argv = vec!["-r".to_owned(), "-n".to_owned()];
+                argv.extend(self.options.split_ascii_whitespace().map(str::to_owned));
+                argv.push(text(&path));
+                match (&mut &*self.desk).run(&argv) {
+                    Ok(status) => Outcome::of_worker(status, &work),
+                    Err(cause) => Outcome::failed(format!("{work}: the worker cannot be run: {cause}")),
+                }
+            })
         })
     }
 

@@ -233,7 +233,8 @@ impl View {
                         format!("{WIPE}{SHOW_CURSOR}{}\n", Escaped(&statement.sentence))
                     }
                     (true, None) => format!("{WIPE}{SHOW_CURSOR}"),
-                    (false, _) => SHOW_CURSOR.to_owned(),
+                    // Below the page.
+                    (false, _) => format!("\x1b[999;1H{SHOW_CURSOR}"),
                 };
                 let _unread = console.terminal.write(&text, PATIENCE);
             }

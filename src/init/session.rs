@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::config::{Config, Ending, Endings, Request, Task, stick_of, wants_shell};
 use super::drives::{Drive, Line, Watch};
-use super::ending::Outcome;
+use super::ending::{Outcome, Verdict};
 use super::find::{NotOne, StickError, find, judge, mark_stick};
 use super::jobs::{Desk, Jobs};
 use super::modules::{Index, Modules};
@@ -82,7 +82,7 @@ fn word_of(work: Work, outcome: &Outcome) -> Word {
     match outcome {
         Outcome { was_done: true, .. } if work == Work::Saving => Word::AlreadySaved,
         Outcome { was_done: true, .. } => Word::NothingToDo,
-        Outcome { exit: super::ending::INTERRUPTED, .. } => Word::Stopped,
+        _ if outcome.was_stopped() => Word::Stopped,
         _ => Word::of(work, outcome.verdict),
     }
 }
@@ -90,6 +90,9 @@ fn word_of(work: Work, outcome: &Outcome) -> Word {
 /// What the person before the screen is to do.
 fn steps(outcome: &Outcome, ending: Ending) -> Vec<String> {
     let mut steps = Vec::new();
+    if outcome.verdict == Verdict::Damaged {
+        steps.push("The log beside the image names the files that lost something.".to_owned());
+    }
     if outcome.can_go_on() {
         steps.push("Start this stick again: it goes on where it stopped.".to_owned());
     }
@@ -306,7 +309,6 @@ fn list(drives: &[Drive]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ending::Verdict;
     use super::*;
 
     #[test]

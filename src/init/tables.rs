@@ -94,47 +94,22 @@ fn read(disk: &dyn Source, range: ByteRange, into: &mut Vec<u8>, unreadable: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::ReadError;
+    use crate::io::memory::Memory;
     use crate::io::store::LocalStore;
 
-    /// A disk with a sector that cannot be read.
-    struct Faulty {
-        bytes: Vec<u8>,
-        bad: u64,
-    }
-
-    impl Source for Faulty {
-        fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-            let cause = || io::Error::from_raw_os_error(nix::libc::EIO);
-            let failed = || ReadError { pos, len: buf.len(), cause: cause() };
-            if (pos..pos + buf.len() as u64).contains(&self.bad) {
-                return Err(failed());
-            }
-            let from = self.bytes.get(pos as usize..pos as usize + buf.len()).ok_or_else(failed)?;
-            buf.copy_from_slice(from);
-            Ok(())
-        }
-        fn len(&self) -> u64 {
-            self.bytes.len() as u64
-        }
-        fn sector_size(&self) -> u32 {
-            512
-        }
-    }
-
-    fn kept(bad: u64) -> (Vec<u8>, Vec<u8>) {
+    fn kept(bad: &[u64]) -> (Vec<u8>, Vec<u8>) {
         let mut bytes: Vec<u8> = (0..4 << 20).map(|at: u32| (at / 512) as u8).collect();
         bytes[..512].fill(0);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("S.table");
-        let disk = Faulty { bytes, bad };
+        let disk = Memory { bytes, bad: bad.to_vec() };
         keep(&disk, "S\n", "M", &LocalStore, &path).unwrap();
         (std::fs::read(path).unwrap(), disk.bytes)
     }
 
     #[test]
     fn both_ends_of_a_disk_are_kept() {
-        let (kept, disk) = kept(u64::MAX);
+        let (kept, disk) = kept(&[]);
         let text = String::from_utf8(kept[..TEXT].to_vec()).unwrap();
         let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
         assert_eq!(
@@ -152,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        let (kept, disk) = kept(70_000);
+        let (kept, disk) = kept(&[137]);
         let text = String::from_utf8_lossy(&kept[..TEXT]);
         assert!(text.contains("unreadable from 65536 length 65536\n"), "{text}");
         assert_eq!(kept[TEXT + 65_536..TEXT + 131_072], [0; 65_536]);

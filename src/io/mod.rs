@@ -15,6 +15,8 @@ pub mod buffer;
 pub mod compare;
 pub mod disk;
 pub mod identity;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod mounts;
 pub mod parts;
 pub mod raw;

@@ -1,36 +1,11 @@
 //! Superblocks made by hand, with the fields that the probe reads.
 
 use super::*;
-use crate::io::ReadError;
+use crate::io::memory::Memory;
 use crate::ntfs::boot::tests::boot_sector;
 
 /// Of the boot sectors that are made here.
 const SERIAL: &str = "1122334455667788";
-
-/// A disk in memory with bad sectors.
-struct Bytes {
-    bytes: Vec<u8>,
-    bad: Vec<u64>,
-}
-
-impl Source for Bytes {
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let failed =
-            |errno| ReadError { pos, len: buf.len(), cause: std::io::Error::from_raw_os_error(errno) };
-        if self.bad.iter().any(|bad| (pos..pos + buf.len() as u64).contains(&(bad * 512))) {
-            return Err(failed(5));
-        }
-        let from = self.bytes.get(pos as usize..pos as usize + buf.len()).ok_or_else(|| failed(22))?;
-        buf.copy_from_slice(from);
-        Ok(())
-    }
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-    fn sector_size(&self) -> u32 {
-        512
-    }
-}
 
 /// What is found on a disk of 1 MiB that has these bytes at these places.
 fn found(fields: &[(usize, &[u8])], bad: &[u64]) -> Found {
@@ -38,7 +13,7 @@ fn found(fields: &[(usize, &[u8])], bad: &[u64]) -> Found {
     for (at, field) in fields {
         bytes[*at..*at + field.len()].copy_from_slice(field);
     }
-    probe(&Bytes { bytes, bad: bad.to_vec() }, None)
+    probe(&Memory { bytes, bad: bad.to_vec() }, None)
 }
 
 fn content(kind: Kind, label: &str, uuid: &str) -> Found {
@@ -140,7 +115,7 @@ fn a_backup_is_found_in_a_partition_longer_than_its_volume() {
         let mut bytes = vec![0xe5; nr_sectors * 512];
         let boot = boot_sector(512, 8, at as u64, -10);
         bytes[at * 512..at * 512 + 512].copy_from_slice(&boot);
-        probe(&Bytes { bytes, bad: bad.to_vec() }, None)
+        probe(&Memory { bytes, bad: bad.to_vec() }, None)
     };
     let backup =
         Content { told_by: ToldBy::Backup, ..Content::new(Kind::Ntfs, String::new(), SERIAL.into()) };
@@ -156,7 +131,7 @@ fn a_backup_is_found_in_a_partition_longer_than_its_volume() {
 fn the_partition_type_tells_what_cannot_be_read() {
     let basic = Some(PartType::Mbr(7));
     let unreadable =
-        |bad: &[u64], part_type| probe(&Bytes { bytes: vec![0; 20 << 20], bad: bad.to_vec() }, part_type);
+        |bad: &[u64], part_type| probe(&Memory { bytes: vec![0; 20 << 20], bad: bad.to_vec() }, part_type);
     let by_type =
         Content { told_by: ToldBy::PartType, ..Content::new(Kind::Ntfs, String::new(), String::new()) };
     assert_eq!(unreadable(&[0, 2, 40_959], basic), Found::Content(by_type));
@@ -170,7 +145,7 @@ fn the_partition_type_tells_what_cannot_be_read() {
 fn a_part_of_a_dynamic_disk_is_no_volume() {
     let mut bytes = vec![0; 1 << 20];
     bytes[..512].copy_from_slice(&boot_sector(512, 8, 2047, -10));
-    let dynamic = probe(&Bytes { bytes, bad: Vec::new() }, Some(PartType::Mbr(0x42)));
+    let dynamic = probe(&Memory { bytes, bad: Vec::new() }, Some(PartType::Mbr(0x42)));
     assert_eq!(dynamic, Found::Content(Content::other("dynamic disk (LDM)")));
 }
 
@@ -186,7 +161,7 @@ fn only_zeros_are_blank() {
 fn nothing_is_told_from_unreadable() {
     assert_eq!(found(&[], &[]), Found::Nothing);
     assert_eq!(found(&[], &[0]), Found::Unreadable);
-    assert_eq!(probe(&Bytes { bytes: Vec::new(), bad: Vec::new() }, None), Found::Nothing);
+    assert_eq!(probe(&Memory { bytes: Vec::new(), bad: Vec::new() }, None), Found::Nothing);
     let mbr: [(usize, &[u8]); 3] = [(450, &[7]), (458, &[1]), (510, &[0x55, 0xaa])];
     assert_eq!(found(&mbr, &[]), Found::Content(Content::other("partition table")));
 }

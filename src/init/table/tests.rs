@@ -1,19 +1,9 @@
 //! Tables made by hand on small disks, whole, damaged and hostile.
 
 use super::*;
-use crate::io::ReadError;
+use crate::io::memory::Memory;
 
-struct Bytes {
-    bytes: Vec<u8>,
-    /// Sectors of 512 bytes that cannot be read.
-    bad: Vec<u64>,
-}
-
-impl Bytes {
-    fn new(nr_sectors: usize) -> Bytes {
-        Bytes { bytes: vec![0; nr_sectors * 512], bad: Vec::new() }
-    }
-
+impl Memory {
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
@@ -51,24 +41,6 @@ impl Bytes {
     }
 }
 
-impl Source for Bytes {
-    fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let failed = || ReadError { pos, len: buf.len(), cause: std::io::Error::from_raw_os_error(5) };
-        if self.bad.iter().any(|bad| (pos..pos + buf.len() as u64).contains(&(bad * 512))) {
-            return Err(failed());
-        }
-        let from = self.bytes.get(pos as usize..pos as usize + buf.len()).ok_or_else(failed)?;
-        buf.copy_from_slice(from);
-        Ok(())
-    }
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-    fn sector_size(&self) -> u32 {
-        512
-    }
-}
-
 /// The bytes of a GUID: the inverse of [`guid`].
 fn bytes_of(guid: &str) -> [u8; 16] {
     let digits: String = guid.chars().filter(|c| *c != '-').collect();
@@ -90,7 +62,7 @@ const UUID: &str = "02020202-0202-0202-0202-020202020202";
 #[test]
 fn gpt_from_either_end() {
     for (header, entries) in [(1, 2), (63, 62)] {
-        let mut disk = Bytes::new(64);
+        let mut disk = Memory::new(64);
         disk.gpt(512, header, entries, &[(2, BASIC_DATA, 34, 40)]);
         let table = Table::read(&disk).unwrap();
         assert_eq!(table.part_uuid(2, 34 * 512).as_deref(), Some(UUID));
@@ -104,10 +76,10 @@ fn gpt_from_either_end() {
 
 #[test]
 fn the_backup_stands_in_for_what_is_lost_or_torn() {
-    let mut disk = Bytes::new(64);
+    let mut disk = Memory::new(64);
     disk.gpt(512, 1, 2, &[(1, BASIC_DATA, 34, 40)]);
     disk.gpt(512, 63, 62, &[(2, BASIC_DATA, 34, 40)]);
-    let number = |disk: &Bytes| Table::read(disk).map(|table| table.distinct()[0].number);
+    let number = |disk: &Memory| Table::read(disk).map(|table| table.distinct()[0].number);
     assert_eq!(number(&disk), Some(1));
     disk.bad = vec![0];
     assert_eq!(number(&disk), Some(1), "without the MBR");
@@ -128,14 +100,14 @@ fn the_backup_stands_in_for_what_is_lost_or_torn() {
 
 #[test]
 fn a_table_written_for_other_sectors_is_understood() {
-    let mut disk = Bytes::new(1024);
+    let mut disk = Memory::new(1024);
     disk.gpt(4096, 1, 2, &[(1, BASIC_DATA, 10, 19)]);
     assert_eq!(shown(&Table::read(&disk).unwrap()), [(1, 80, 80)]);
 }
 
 #[test]
 fn mbr_by_signature_and_number() {
-    let mut disk = Bytes::new(64);
+    let mut disk = Memory::new(64);
     disk.put(440, &0x1234_abcdu32.to_le_bytes());
     disk.put(510, &[0x55, 0xaa]);
     assert_eq!(Table::read(&disk), None, "no entry");
@@ -146,12 +118,12 @@ fn mbr_by_signature_and_number() {
     assert_eq!(table.entry(1, 3 * 512).unwrap().kind, PartType::Mbr(7));
     disk.mbr(0, 0, PROTECTIVE, 3, 9);
     assert_eq!(Table::read(&disk), None, "protects nothing");
-    assert_eq!(Table::read(&Bytes::new(0)), None);
+    assert_eq!(Table::read(&Memory::new(0)), None);
 }
 
 #[test]
 fn what_the_kernel_shows_of_a_dynamic_disk_is_part_of_it() {
-    let mut disk = Bytes::new(64);
+    let mut disk = Memory::new(64);
     disk.mbr(0, 0, 0x42, 1, 60);
     let table = Table::read(&disk).unwrap();
     assert_eq!(table.part_type(3, 20 * 512), Some(PartType::Mbr(0x42)));
@@ -162,7 +134,7 @@ fn what_the_kernel_shows_of_a_dynamic_disk_is_part_of_it() {
 
 #[test]
 fn logical_partitions_are_chained() {
-    let mut disk = Bytes::new(100);
+    let mut disk = Memory::new(100);
     disk.mbr(0, 0, 7, 1, 9);
     disk.mbr(0, 2, 5, 10, 90);
     disk.mbr(10, 0, 7, 1, 4);
@@ -185,7 +157,7 @@ fn logical_partitions_are_chained() {
 
 #[test]
 fn hostile_entries_are_left_out() {
-    let mut disk = Bytes::new(64);
+    let mut disk = Memory::new(64);
     let used = [
         (1, BASIC_DATA, 10, 20),
         (2, BASIC_DATA, 20, 30), // shares a sector with the first
@@ -195,11 +167,11 @@ fn hostile_entries_are_left_out() {
     disk.gpt(512, 1, 2, &used);
     assert_eq!(shown(&Table::read(&disk).unwrap()), [(1, 10, 11)]);
     for (first, last) in [(u64::MAX, u64::MAX), (0, u64::MAX), (1 << 55, (1 << 55) + 1), (30, 29)] {
-        let mut disk = Bytes::new(64);
+        let mut disk = Memory::new(64);
         disk.gpt(512, 1, 2, &[(1, BASIC_DATA, first, last)]);
         assert_eq!(shown(&Table::read(&disk).unwrap()), [], "{first} to {last}");
     }
-    let mut disk = Bytes::new(64);
+    let mut disk = Memory::new(64);
     disk.mbr(0, 0, 7, 60, 5);
     disk.mbr(0, 1, 7, 5, 0);
     disk.mbr(0, 3, 7, u32::MAX, u32::MAX);

@@ -195,7 +195,7 @@ fn names_from_strangers_disks_do_no_harm() {
     page.source = Some(Side { label: name.into(), ..Side::default() });
     page.messages = [name.to_owned()].into();
     let page = text(&page, 80, 25);
-    let shown = "a\\u{1b}[2J\\u{9b}??ü??é";
+    let shown = "a\\u{1b}[2J\\u{9b}\\u{202e}?ü??é";
     assert!(page.contains(&format!("\"{shown}\"")) && page.contains(&format!("\n {shown}\n")), "{page}");
 }
 
