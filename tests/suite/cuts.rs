@@ -288,7 +288,7 @@ struct Restore {
 }
 
 impl Restore {
-    const IMAGE: &str = "ntfsrescue.action=restore ntfsrescue.source=LABEL=RESCUE:/i.img";
+    const IMAGE: &str = "ntfsrescue.action=restore ntfsrescue.source=SERIAL=SAFE:0:/i.img";
 
     fn scene() -> Scene {
         let scene = Scene::new();
