@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::attachments::{SLOWLY, slow_disk};
-use crate::machine::{Console, Control, HOSTS, Machine, Running, Scene, boot, disk};
+use crate::machine::{Console, Control, HOSTS, Machine, Running, Scene, boot, disk, safe};
 use crate::tools::{assert_same, ours, run, text};
 use crate::volumes::mkntfs;
 
@@ -67,7 +67,8 @@ fn on_target(scene: &Scene, request: &str) -> crate::tools::Said {
 fn the_target_is_unplugged(on: &str) {
     let scene = Scene::new();
     let (machine, mut control) = begin(save(&scene, "", on));
-    control.unplug("target");
+    // The machine may have ended before QEMU tells that it is gone.
+    control.execute("device_del", json!({ "id": "target" }));
     let console = machine.ends();
     console.ends("result=failed exit=7").says("the target failed or is full; what was read is kept");
     goes_on(&scene);
@@ -103,9 +104,11 @@ fn the_target_dies() {
 /// Runs beside PID 1, in its place at first: fills the target once something is saved there.
 const FILLS: &str = r#"#!/bin/busybox sh
 (
-    until [ "$(stat -c %b /mnt/image/saved.img.part 2>/nothing || echo 0)" -gt 2000 ]; do usleep 20000; done
-    dd if=/dev/zero of=/mnt/image/filler bs=64k 2>/nothing
-) &
+    b=/bin/busybox
+    saved() { $b stat -c %b /mnt/image/saved.img.part 2>/nothing || echo 0; }
+    until [ $(saved) -gt 1000 ]; do $b usleep 20000; done
+    $b dd if=/dev/zero of=/mnt/image/filler bs=64k 2>/nothing
+) </fills & # there is no /dev/null yet
 exec /init
 "#;
 
@@ -154,10 +157,13 @@ fn the_worker_is_killed_and_then_the_session() {
 #[test]
 fn memory_is_short() {
     let scene = Scene::new();
-    // 2^30 clusters: a set of them has 128 MB.
-    mkntfs(&scene.at("large"), 1 << 39, 512, 512);
+    // 2^31 clusters: a set of them has 256 MB.
+    mkntfs(&scene.at("large"), 1 << 40, 512, 512);
     let args = SAVE.replace("WIN:1", "WIN:0");
-    let console = boot(&[disk(&scene.at("large"), "WIN"), disk(&scene.at("safe.disk"), "SAFE")], &args);
+    // There is room for the image.
+    safe(&scene.at("safe.disk"), 1 << 30);
+    let machine = Machine::new(&args).with(&["-m", "160"]).disk(&disk(&scene.at("large"), "WIN"));
+    let console = machine.disk(&disk(&scene.at("safe.disk"), "SAFE")).start().ends();
     console.says("this volume needs about ");
     console.ends("result=failed exit=137").says("was killed, perhaps for want of memory");
 }
