@@ -142,7 +142,8 @@ pub struct Args {
     pub map: Option<PathBuf>,
 
     /// Write the map so often at most
-    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "30",
+          overrides_with = "map_interval")]
     pub map_interval: Duration,
 
     /// Read the files that match before all others: a path or a pattern such as 'Users/*/Documents'
@@ -183,7 +184,7 @@ pub struct Args {
     pub domain_out: Option<PathBuf>,
 
     /// With --save-image: write numbered parts of SIZE bytes, FILE.001 and so on; SIZE may end with K, M or G
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, overrides_with = "split")]
     pub split: Option<u64>,
 
     /// With --restore-image: read the target back when it is written, and compare it with the image
@@ -374,6 +375,9 @@ mod tests {
             (1, 5),
             "the last counts"
         );
+        // The stick's own options are followed by those of its configuration.
+        let own = parse("p --map-interval 10 --split 9M --map-interval 1 --split 8M a").unwrap();
+        assert_eq!((own.map_interval.as_secs(), own.split), (1, Some(8 << 20)));
         for wrong in ["", "x", "1w", "-1", "1.5", "99999999999999999d"] {
             assert!(times(&format!("p --max-time={wrong} a")).is_err(), "{wrong}");
         }

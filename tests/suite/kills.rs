@@ -1,6 +1,7 @@
 //! Kills at any moment: the same command goes on until the result is that of a run that nobody has killed.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,16 @@ pub fn bad_sectors(scene: &Scene) -> Vec<u64> {
 /// without a map.
 #[track_caller]
 pub fn finished_is_there(scene: &Scene, volume: &[u8], target: &str, map: &str) -> Option<u64> {
-    let (map, parsed) = MapStore::open(&LocalStore, &scene.at(map)).unwrap();
+    let unfinished = scene.at(&format!("{target}.part"));
+    let target = if unfinished.exists() { unfinished } else { scene.at(target) };
+    finished_is_in(&target, &scene.at(map), &frozen::path_of(&scene.at("map")), volume)
+}
+
+/// What the newest map calls finished is in this target, as the volume has it. Returns how much that is; none without
+/// a map.
+#[track_caller]
+pub fn finished_is_in(target: &Path, map: &Path, plan: &Path, volume: &[u8]) -> Option<u64> {
+    let (map, parsed) = MapStore::open(&LocalStore, map).unwrap();
     parsed?;
     let mut finished = Vec::new();
     map.visit(|block| {
@@ -43,10 +53,8 @@ pub fn finished_is_there(scene: &Scene, volume: &[u8], target: &str, map: &str) 
         }
     })
     .unwrap();
-    let (plan, facts) = frozen::thaw(&LocalStore, &frozen::path_of(&scene.at("map"))).unwrap().unwrap();
-    let unfinished = scene.at(&format!("{target}.part"));
-    let path = if unfinished.exists() { unfinished } else { scene.at(target) };
-    if !path.exists() {
+    let (plan, facts) = frozen::thaw(&LocalStore, plan).unwrap().unwrap();
+    if !target.exists() {
         assert!(finished.is_empty(), "there is no target, but its map has {finished:?}");
         return Some(0);
     }
@@ -62,7 +70,7 @@ pub fn finished_is_there(scene: &Scene, volume: &[u8], target: &str, map: &str) 
     };
     if facts.form == frozen::Form::Clone {
         // What is held back to the end is in the plan.
-        let mut clone = std::fs::read(path).unwrap();
+        let mut clone = std::fs::read(target).unwrap();
         clone.resize(volume.len(), 0);
         let last = plan.geometry.volume_size() as usize;
         for (at, held) in [(0, facts.boot_sector), (last, facts.extra_cluster)] {
@@ -72,7 +80,7 @@ pub fn finished_is_there(scene: &Scene, volume: &[u8], target: &str, map: &str) 
             check(&clone[range.pos as usize..range.end() as usize], range);
         }
     } else {
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(target).unwrap();
         let image = PlacedImage::new(file, "image".into(), &plan).unwrap();
         for range in &finished {
             let mut found = vec![0; range.len as usize];

@@ -3,9 +3,9 @@
 //! `make initramfs` makes what they boot: by QEMU itself, or from a stick by BIOS or UEFI. The processor is emulated unless QEMU_KVM=1; a boot takes about ten seconds.
 //! A machine that does not end by itself is ended at its deadline, and that fails the test with its whole console.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -21,6 +21,9 @@ use crate::volumes::{Place, fill, mkntfs};
 
 /// Seconds that a machine may run.
 const DEADLINE: &str = "180";
+
+/// The file in a machine's place with the number of its process, as long as it runs.
+const PID: &str = "pid";
 
 /// A way to attach a disk.
 #[derive(Clone, Copy)]
@@ -120,7 +123,8 @@ impl Machine {
     pub fn new(args: &str) -> Machine {
         // A failure shall end the machine too; without a job there is nothing that could fail.
         let then_failed = if args.is_empty() { "" } else { "ntfsrescue.then-failed=poweroff" };
-        let line = format!("console=ttyS0 panic=-1 quiet {then_failed} {args}");
+        // On a busy host an emulated timer may seem not to work.
+        let line = format!("console=ttyS0 panic=-1 quiet no_timer_check {then_failed} {args}");
         let kernel = built("initramfs/vmlinuz");
         let mut machine = Machine::bare().with(&["-machine", "q35", "-m", "256", "-nographic"]);
         machine.initramfs = Some(built("initramfs/initramfs.cpio.zst"));
@@ -151,7 +155,8 @@ impl Machine {
         qemu.args(["-accel", if kvm { "kvm" } else { "tcg" }, "-no-reboot", "-nic", "none"]);
         let machine = Machine { qemu, place: tempfile::tempdir().unwrap(), initramfs: None, nr_disks: 0 };
         let control = format!("unix:{},server=on,wait=off", text(&machine.control()));
-        machine.with(&["-qmp", &control])
+        let pid = machine.place.path().join(PID);
+        machine.with(&["-qmp", &control, "-pidfile", text(&pid)])
     }
 
     /// With further options of QEMU's.
@@ -189,6 +194,7 @@ impl Machine {
         // The kernel looks for a further archive where the first one's last four bytes end.
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         std::fs::write(at(name), script).unwrap();
+        std::fs::set_permissions(at(name), Permissions::from_mode(0o755)).unwrap();
         let archive =
             format!("cd {} && echo {name} | cpio --quiet --create --format newc > archive", text(&place));
         shell(&archive).ok();
@@ -302,6 +308,20 @@ impl Running {
         }
         let status = self.child.wait().unwrap().code();
         assert_eq!(status, Some(0), "the machine did not end by itself (124: not within {DEADLINE} s)");
+        Console(self.so_far())
+    }
+
+    /// Cuts its power, and that of its disks with `cut_disks`. It may have ended before.
+    pub fn cut(mut self, cut_disks: impl FnOnce()) -> Console {
+        let pid = std::fs::read_to_string(self.place.path().join(PID));
+        let qemu = pid.ok().map(|pid| Pid::from_raw(pid.trim().parse().unwrap()));
+        let send = |signal| qemu.map(|qemu| kill(qemu, signal));
+        // It sees no disk without power.
+        send(Signal::SIGSTOP);
+        cut_disks();
+        send(Signal::SIGKILL);
+        self.console.extend(self.printed.iter().flatten());
+        let _ended = self.child.wait();
         Console(self.so_far())
     }
 
