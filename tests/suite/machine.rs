@@ -34,14 +34,16 @@ pub struct Attachment {
 impl Attachment {
     pub const VIRTIO: Attachment = Attachment { device: "virtio-blk-pci", errno: 5 };
     pub const NVME: Attachment = Attachment { device: "nvme", errno: 5 };
-    pub const AHCI: Attachment = Attachment { device: "ide-hd", errno: 5 };
+    /// On a port of its own, as below: QEMU does not look for a free one.
+    pub const AHCI: Attachment = Attachment { device: "ide-hd,bus=ide.0", errno: 5 };
     /// On a host of [`HOSTS`], as all below that have a bus.
     pub const SCSI: Attachment = Attachment { device: "scsi-hd,bus=hba.0", errno: 61 };
     pub const USB: Attachment = Attachment { device: "usb-storage,bus=usb.0", errno: 61 };
     /// 512e: the system reads single sectors, the medium has larger ones.
     pub const SCSI_512E: Attachment =
         Attachment { device: "scsi-hd,bus=hba.0,physical_block_size=4096", errno: 61 };
-    pub const AHCI_512E: Attachment = Attachment { device: "ide-hd,physical_block_size=4096", errno: 5 };
+    pub const AHCI_512E: Attachment =
+        Attachment { device: "ide-hd,bus=ide.1,physical_block_size=4096", errno: 5 };
     /// 4Kn: the system reads large ones too.
     pub const VIRTIO_4KN: Attachment =
         Attachment { device: "virtio-blk-pci,logical_block_size=4096,physical_block_size=4096", errno: 5 };
