@@ -22,10 +22,19 @@ use crate::volumes::{fill, mkntfs};
 struct Volatile {
     server: Child,
     socket: PathBuf,
-    /// A request that changes the disk has begun, or is a flush.
-    requests: Receiver<()>,
-    /// Of those.
+    requests: Receiver<Request>,
+    /// Of those that begin.
     nr_seen: usize,
+    /// Flushes that have ended.
+    nr_flushed: usize,
+}
+
+/// What its server tells.
+enum Request {
+    /// A request that changes the disk begins, or a flush.
+    Begins,
+    /// A flush has ended.
+    Flushed,
 }
 
 impl Volatile {
@@ -45,16 +54,17 @@ impl Volatile {
         let log = BufReader::new(server.stdout.take().unwrap());
         let (tell, requests) = channel();
         std::thread::spawn(move || {
-            let is_change = |line: &String| {
-                let begins = |what| line.contains(&format!(" {what} id="));
-                begins("Write") || begins("Zero") || begins("Trim") || begins("Flush")
-            };
-            for _request in log.lines().map_while(Result::ok).filter(is_change) {
-                let _nobody_counts = tell.send(());
+            for line in log.lines().map_while(Result::ok) {
+                let is_of = |what| line.contains(&format!(" {what} id="));
+                if line.contains("...Flush id=") {
+                    let _nobody_counts = tell.send(Request::Flushed);
+                } else if is_of("Write") || is_of("Zero") || is_of("Trim") || is_of("Flush") {
+                    let _nobody_counts = tell.send(Request::Begins);
+                }
             }
         });
         wait_for("the disk's server", || UnixStream::connect(&socket).is_ok());
-        Volatile { server, socket, requests, nr_seen: 0 }
+        Volatile { server, socket, requests, nr_seen: 0, nr_flushed: 0 }
     }
 
     /// The node of QEMU's that reads and writes it.
@@ -62,24 +72,37 @@ impl Volatile {
         format!("driver=nbd,server.type=unix,server.path={},node-name={name}", text(&self.socket))
     }
 
+    fn count(&mut self, request: &Request) {
+        match request {
+            Request::Begins => self.nr_seen += 1,
+            Request::Flushed => self.nr_flushed += 1,
+        }
+    }
+
     /// How many requests there were until now.
     fn nr_requests(&mut self) -> usize {
-        self.nr_seen += self.requests.try_iter().count();
+        while let Ok(request) = self.requests.try_recv() {
+            self.count(&request);
+        }
         self.nr_seen
+    }
+
+    /// Waits until there were enough.
+    #[track_caller]
+    fn waits_until(&mut self, what: &str, enough: impl Fn(&Volatile) -> bool) {
+        while !enough(self) {
+            match self.requests.recv_timeout(Duration::from_secs(60)) {
+                Ok(request) => self.count(&request),
+                Err(RecvTimeoutError::Timeout) => panic!("60 s without {what}"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the disk's server has ended without {what}"),
+            }
+        }
     }
 
     /// Waits for the request with this number.
     #[track_caller]
     fn waits_for_request(&mut self, number: usize) {
-        while self.nr_seen < number {
-            match self.requests.recv_timeout(Duration::from_secs(60)) {
-                Ok(()) => self.nr_seen += 1,
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("{} requests in 60 s, wanted {number}", self.nr_seen)
-                }
-                Err(RecvTimeoutError::Disconnected) => panic!("the disk's server has ended"),
-            }
-        }
+        self.waits_until(&format!("request {number}"), |disk| disk.nr_seen >= number);
     }
 
     fn cut(&mut self) {
@@ -103,7 +126,9 @@ enum Moment {
     Percent(f64),
     /// The target takes the request with this number since the job began.
     Request(usize),
-    /// The same, but counted since the console said this.
+    /// The first flush since the job began has ended: what was written before is there, and no more.
+    Flushed,
+    /// As `Request`, but counted since the console said this.
     Behind(&'static str, usize),
 }
 
@@ -114,6 +139,10 @@ impl Moment {
             Moment::Says(line) => machine.prints(line),
             Moment::Percent(percent) => machine.has_saved(percent),
             Moment::Request(number) => target.waits_for_request(target.nr_seen + number),
+            Moment::Flushed => {
+                let before = target.nr_flushed;
+                target.waits_until("a flush", |disk| disk.nr_flushed > before);
+            }
             Moment::Behind(line, number) => {
                 machine.prints(line);
                 let seen = target.nr_requests();
@@ -397,7 +426,7 @@ const WRITTEN: &str = "The target holds what the image holds.";
 
 #[test]
 fn a_restore_to_a_blank_disk_survives_two_power_cuts() {
-    assert_eq!(Restore::to_blank_disk().survives(&[Moment::Request(3), Moment::Request(8)]), 2);
+    assert_eq!(Restore::to_blank_disk().survives(&[Moment::Request(8), Moment::Flushed]), 2);
 }
 
 /// At moments that are spread over the writing, at the end of it, and at random ones.
@@ -412,8 +441,7 @@ fn restore_is_cut(restore: &Restore, nr_spread: usize, nr_drawn: usize) {
     println!("{nr_requests} requests");
     let spread = (0..nr_spread).map(|i| Moment::Request(1 + nr_requests * i / nr_spread));
     let drawn = drawn(nr_drawn, nr_requests).map(Moment::Request);
-    let moments: Vec<_> =
-        spread.chain([Moment::Percent(100.0), Moment::Says(WRITTEN)]).chain(drawn).collect();
+    let moments: Vec<_> = spread.chain([Moment::Flushed, Moment::Says(WRITTEN)]).chain(drawn).collect();
     let nr_in_time: usize = moments.iter().map(|moment| restore.survives(&[*moment])).sum();
     assert!(nr_in_time + 2 >= moments.len(), "{nr_in_time} of {} came in time", moments.len());
 }

@@ -103,12 +103,14 @@ fn the_target_dies() {
 
 /// Runs beside PID 1, in its place at first: fills the target once something is saved there.
 const FILLS: &str = r#"#!/bin/busybox sh
+b=/bin/busybox
+# The shell wants it for what runs beside it.
+$b mknod /dev/null c 1 3
 (
-    b=/bin/busybox
     saved() { $b stat -c %b /mnt/image/saved.img.part 2>/nothing || echo 0; }
     until [ $(saved) -gt 1000 ]; do $b usleep 20000; done
     $b dd if=/dev/zero of=/mnt/image/filler bs=64k 2>/nothing
-) </fills & # there is no /dev/null yet
+) &
 exec /init
 "#;
 
