@@ -32,6 +32,7 @@ mod outputs;
 mod parts;
 mod private;
 mod reach;
+mod refusals;
 mod rescue;
 mod scene;
 mod serial;

@@ -18,7 +18,7 @@ use crate::volumes::Place;
 const INITRAMFS_MAX: u64 = 16 << 20;
 
 /// Makes a stick with these variables.
-fn make(image: &Path, variables: &[(&str, &str)]) -> Said {
+pub fn make(image: &Path, variables: &[(&str, &str)]) -> Said {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("initramfs/stick.sh");
     let mut make = Command::new(script);
     for unset in ["CONF", "DATA", "SIZE", "STICK_ID"] {
@@ -29,15 +29,15 @@ fn make(image: &Path, variables: &[(&str, &str)]) -> Said {
 }
 
 /// A partition of a stick.
-struct Partition {
+pub struct Partition {
     /// In bytes.
-    start: u64,
-    len: u64,
-    uuid: String,
+    pub start: u64,
+    pub len: u64,
+    pub uuid: String,
 }
 
 impl Partition {
-    fn of(image: &Path, number: usize) -> Partition {
+    pub fn of(image: &Path, number: usize) -> Partition {
         let table = run(Command::new("sfdisk").arg("--json").arg(image)).ok().stdout;
         let table: Value = serde_json::from_str(&table).unwrap();
         let partition = &table["partitiontable"]["partitions"][number - 1];
@@ -47,7 +47,7 @@ impl Partition {
     }
 
     /// What it holds, as a file.
-    fn take(&self, image: &Path, to: PathBuf) -> PathBuf {
+    pub fn take(&self, image: &Path, to: PathBuf) -> PathBuf {
         let mut bytes = vec![0; self.len as usize];
         std::fs::File::open(image).unwrap().read_exact_at(&mut bytes, self.start).unwrap();
         std::fs::write(&to, bytes).unwrap();
