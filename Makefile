@@ -90,11 +90,10 @@ test: setup
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; fi
 	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --all-targets -- -D warnings; fi
 	$(MAKE) initramfs deb
-	cargo test
+	cargo test $(TESTS)
 
-test-all: setup
-	$(MAKE) initramfs deb
-	cargo test -- --include-ignored
+test-all:
+	$(MAKE) test TESTS="-- --include-ignored"
 
 bench-rescue:
 	.ci/setup bench

@@ -6,7 +6,7 @@ use std::fmt;
 use super::cmdline::Text;
 use super::config::Task;
 use super::drives::{Drive, Part};
-use super::probe::{Content, Found, Kind, Left};
+use super::probe::{BITLOCKER, Content, Found, Kind, Left};
 use super::spec::{Confirm, DeviceSpec, Escaped, ImageSpec, Volumes};
 use super::table::PartType;
 use super::template::Names;
@@ -239,6 +239,9 @@ pub enum Refusal {
         /// The target's name.
         target: String,
     },
+    /// Nothing of it can be read as it is.
+    #[error("source /dev/{0} is encrypted with BitLocker, wanted an NTFS volume: unlock it first")]
+    Locked(String),
     /// No file system that an image can lie on.
     #[error(
         "/dev/{name}: found {found}, wanted a file system for images (ext4, vfat, exfat, ntfs, xfs or btrfs)"
@@ -324,7 +327,7 @@ impl Refusal {
 pub fn judge(task: &Task, devices: &Devices<'_>, drives: &[Drive]) -> Result<(), Refusal> {
     match (devices, task) {
         (Devices::Save { sources, image }, Task::Save { target, .. }) => {
-            sources.iter().try_for_each(|source| apart(source, image))?;
+            sources.iter().try_for_each(|source| unlocked(source).and_then(|()| apart(source, image)))?;
             takes_images(image)?;
             distinct(sources, target)
         }
@@ -335,6 +338,7 @@ pub fn judge(task: &Task, devices: &Devices<'_>, drives: &[Drive]) -> Result<(),
             confirmed(confirm, target, drives)
         }
         (Devices::Clone { source, target }, Task::Clone { confirm, .. }) => {
+            unlocked(source)?;
             apart(source, target)?;
             may_be_erased(target)?;
             confirmed(confirm, target, drives)
@@ -356,6 +360,17 @@ fn apart(source: &Pick<'_>, target: &Pick<'_>) -> Result<(), Refusal> {
         return Err(Refusal::Overlap { origin, target });
     }
     Ok(())
+}
+
+/// Is it no volume of which it is certain that nothing can be saved? Whatever else it seems to be, an NTFS volume may
+/// be found by its backup.
+fn unlocked(source: &Pick<'_>) -> Result<(), Refusal> {
+    match source.part.content() {
+        Some(content) if content.kind == Kind::Other(BITLOCKER) => {
+            Err(Refusal::Locked(source.part.name.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// May a restore or clone overwrite this, whatever the user confirmed?

@@ -19,8 +19,8 @@ use super::screen::View;
 use super::screen::page::{Side, Work};
 use super::session::refused;
 use super::signals::Signals;
-use super::spec::ImageSpec;
-use super::stick::{data_part, mount_data};
+use super::spec::{Escaped, ImageSpec};
+use super::stick::{data_part, look_at_data, mount_data};
 use super::template::{Field, date_of, harmless};
 use super::{tables, worker};
 use crate::io::disk::Disk;
@@ -105,7 +105,7 @@ impl<'a, 'm> Jobs<'a, 'm> {
     /// Did an earlier boot begin this very job, which overwrites its target?
     pub fn has_begun(&self, task: &Task, devices: &Devices<'_>) -> bool {
         let (Devices::Restore { target, .. } | Devices::Clone { target, .. }) = devices else { return false };
-        let data = self.stick.and_then(|stick| mount_data(stick, &self.desk.modules).ok());
+        let data = self.stick.and_then(|stick| look_at_data(stick, &self.desk.modules).ok());
         data.is_some_and(|data| self.marks(task, target, data.path()).time_of(Stage::Begun).is_some())
     }
 
@@ -197,6 +197,12 @@ impl<'a, 'm> Jobs<'a, 'm> {
         }
         protect(source);
         let files = Files::of(&place.path(&path));
+        if let Some(path) = files.in_the_way() {
+            return Outcome::failed(format!(
+                "{work}: found '{}', which is no file, wanted a name that is free; nothing was written",
+                Escaped(&path.to_string_lossy())
+            ));
+        }
         if let Some(folder) = files.image.parent()
             && let Err(cause) = std::fs::create_dir_all(folder)
         {

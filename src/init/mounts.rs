@@ -15,6 +15,9 @@ pub const STICK_POINT: &str = "/mnt/stick";
 /// Where a partition of the stick is mounted while its configuration is read.
 pub const CONFIG_POINT: &str = "/mnt/config";
 
+/// Follows no symbolic links on a file system (`MS_NOSYMFOLLOW`, Linux 5.10; before, it has no effect).
+const NO_LINKS: MsFlags = MsFlags::from_bits_retain(256);
+
 /// Attempts to unmount what is still in use for a moment, and the pause between two.
 const UNMOUNT_ATTEMPTS: u32 = 20;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,9 +51,8 @@ pub fn mount_at(
     let failed = |cause| MountError { device: device.display().to_string(), kind: kind.to_owned(), cause };
     std::fs::create_dir_all(point).map_err(failed)?;
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
-    if !writable {
-        flags |= MsFlags::MS_RDONLY;
-    }
+    // A link on what is written to may lead into our own memory, or to another disk.
+    flags |= if writable { NO_LINKS } else { MsFlags::MS_RDONLY };
     // Names are UTF-8 everywhere; the others take that for granted.
     let data = match kind {
         "vfat" => Some("utf8"),

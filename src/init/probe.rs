@@ -21,6 +21,9 @@ const HEAD: usize = 8 << 10;
 /// What a disk holds that is divided.
 pub const TABLE: &str = "partition table";
 
+/// What an encrypted volume of Windows is.
+pub const BITLOCKER: &str = "BitLocker";
+
 /// Where btrfs keeps its superblock.
 const BTRFS_POS: u64 = 64 << 10;
 
@@ -28,6 +31,9 @@ const BTRFS_POS: u64 = 64 << 10;
 /// at the end the oldest RAID format within the last 128 KiB.
 const BLANK_START: usize = 64 << 10;
 const BLANK_END: usize = 128 << 10;
+
+/// Where all tools of these days put a disk's first partition.
+const FIRST_PARTITION: u64 = 1 << 20;
 
 /// How far from the end of a volume the backup of its boot sector is looked for, in bytes, and how much is read at
 /// once: a partition can be longer than the volume on it.
@@ -197,15 +203,16 @@ fn ntfs_uuid(serial: u64) -> String {
     format!("{serial:016X}")
 }
 
-/// Are there only zeros where content of any kind shows: at the beginning, and at the end, where RAID and ZFS have
-/// their labels? What cannot be read does not count as blank.
+/// Are there only zeros where content of any kind shows: at the beginning, where the first partition of a disk lies
+/// whose table is lost, and at the end, where RAID and ZFS have their labels? What cannot be read does not count as blank.
 fn is_blank(source: &dyn Source) -> bool {
     let mut bytes = vec![0; BLANK_END.max(BLANK_START)];
-    let places = [(0, BLANK_START), (source.len().saturating_sub(BLANK_END as u64), BLANK_END)];
+    let end = source.len().saturating_sub(BLANK_END as u64);
+    let places = [(0, BLANK_START), (FIRST_PARTITION.min(source.len()), BLANK_START), (end, BLANK_END)];
     places.into_iter().all(|(pos, len)| {
         let len = u64::min(len as u64, source.len() - pos) as usize;
         let part = bytes.get_mut(..len).unwrap_or_default();
-        source.read_at(pos, part).is_ok() && part.iter().all(|byte| *byte == 0)
+        part.is_empty() || source.read_at(pos, part).is_ok() && part.iter().all(|byte| *byte == 0)
     })
 }
 
@@ -230,7 +237,7 @@ fn read_head(source: &dyn Source) -> Option<Vec<u8>> {
 fn probe_head(source: &dyn Source, head: &[u8]) -> Option<Content> {
     let at = |pos: usize, magic: &[u8]| head.get(pos..).is_some_and(|bytes| bytes.starts_with(magic));
     let others: [(usize, &[u8], &'static str); 10] = [
-        (3, b"-FVE-FS-", "BitLocker"),
+        (3, b"-FVE-FS-", BITLOCKER),
         (0, b"LUKS\xba\xbe", "LUKS"),
         (0x218, b"LVM2 001", "LVM"),
         (0, &[0xfc, 0x4e, 0x2b, 0xa9], "RAID member"),

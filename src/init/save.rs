@@ -56,6 +56,12 @@ impl Files {
             log: with(".log"),
         }
     }
+
+    /// Whatever has one of these names and is no file: a folder, a link, a pipe that nobody would ever write to.
+    pub fn in_the_way(&self) -> Option<&Path> {
+        let all = [&self.image, &self.part, &self.map, &self.json, &self.log].map(PathBuf::as_path);
+        all.into_iter().find(|path| path.symlink_metadata().is_ok_and(|found| !found.is_file()))
+    }
 }
 
 /// A volume to be saved.
@@ -275,6 +281,16 @@ pub mod tests {
                 assert_eq!(std::fs::read_to_string(scene.folder.path().join(name)).unwrap(), name);
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_in_the_way() {
+        let scene = Scene::new(&["i.img", "i.img.log"]);
+        assert_eq!(scene.files.in_the_way(), None);
+        nix::unistd::mkfifo(&scene.files.map, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(scene.files.in_the_way(), Some(scene.files.map.as_path()));
+        std::os::unix::fs::symlink("i.img", &scene.files.part).unwrap();
+        assert_eq!(scene.files.in_the_way(), Some(scene.files.part.as_path()));
     }
 
     #[test]

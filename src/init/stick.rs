@@ -83,10 +83,22 @@ pub fn read_configurations(
     Ok(found)
 }
 
-/// Mounts the data partition for writing. While it is empty it is made to fill the stick.
-pub fn mount_data(stick: &Drive, modules: &Modules<'_>) -> Result<Mounted, String> {
+fn known_data_part(stick: &Drive) -> Result<(&Part, &'static str), String> {
     let part = data_part(stick).ok_or("the stick has no data partition")?;
     let kind = kind_of(part).ok_or("the stick's data partition has no file system that is known here")?;
+    Ok((part, kind))
+}
+
+/// Mounts the data partition for reading, and leaves it as it is.
+pub fn look_at_data(stick: &Drive, modules: &Modules<'_>) -> Result<Mounted, String> {
+    let (part, kind) = known_data_part(stick)?;
+    modules.request(&format!("fs-{kind}"));
+    mount_at(STICK_POINT, &part.path(), kind, false).map_err(|error| error.to_string())
+}
+
+/// Mounts the data partition for writing. While it is empty it is made to fill the stick.
+pub fn mount_data(stick: &Drive, modules: &Modules<'_>) -> Result<Mounted, String> {
+    let (part, kind) = known_data_part(stick)?;
     modules.request(&format!("fs-{kind}"));
     let mount = || mount_at(STICK_POINT, &part.path(), kind, true).map_err(|error| error.to_string());
     let mounted = mount()?;

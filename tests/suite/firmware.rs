@@ -122,48 +122,6 @@ fn clones_disk_to_disk() {
 }
 
 #[test]
-fn refusals_leave_every_disk_as_it_was() {
-    let scene = Scene::new();
-    let names = ["windows.disk", "other.disk"];
-    let (windows, other) = (scene.at(names[0]), scene.at(names[1]));
-    // Two volumes of the same label and, being the same volume, of the same UUID.
-    scene.disk_with("other.disk", Some(&scene.at("volume")));
-    ours(["-q", "-s", "-o", text(&scene.at("image")), text(&scene.at("volume"))]).ok();
-    let safe = scene.at("safe.disk");
-    run(Command::new("debugfs")
-        .args(["-w", "-R", &format!("write {} i.img", text(&scene.at("image")))])
-        .arg(&safe))
-    .ok();
-    let restore =
-        "ntfsrescue.action=restore ntfsrescue.source=LABEL=RESCUE:/i.img ntfsrescue.target=SERIAL=B:1";
-    for (args, message) in [
-        (format!("{restore} ntfsrescue.confirm=A"), "confirm"),
-        (restore.to_owned(), "ntfsrescue.confirm"),
-        (format!("{restore} ntfsrescue.confirm=B ntfsrescue.colour=red"), "ntfsrescue.colour"),
-        (format!("{restore} ntfsrescue.confirm=B ntfsrescue.wait=never"), "ntfsrescue.wait"),
-        (
-            format!(
-                "{} ntfsrescue.confirm=B ntfsrescue.wait=6",
-                restore.replace("=SERIAL=B:1", "=SERIAL=C:1")
-            ),
-            "C:1",
-        ),
-        (
-            "ntfsrescue.action=save ntfsrescue.source=LABEL=Prüfung ntfsrescue.target=LABEL=RESCUE:/x.img \
-             ntfsrescue.wait=6"
-                .to_owned(),
-            "/dev/vdb1",
-        ),
-    ] {
-        let before = names.map(|name| std::fs::read(scene.at(name)).unwrap());
-        let console = boot(&[disk(&windows, "A"), disk(&other, "B"), disk(&safe, "SAFE")], &args);
-        console.ends("result=failed exit=1").says(message);
-        let after = names.map(|name| std::fs::read(scene.at(name)).unwrap());
-        assert!(before == after, "a disk has changed after {args}:\n{}", console.0);
-    }
-}
-
-#[test]
 fn without_a_job_there_is_a_shell() {
     let scene = Scene::new();
     let windows = scene.at("windows.disk");

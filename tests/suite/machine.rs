@@ -454,7 +454,7 @@ pub struct Console(pub String);
 
 impl Console {
     /// The last line that tells how the job ended.
-    fn result(&self) -> &str {
+    pub fn result(&self) -> &str {
         self.0.lines().rev().find(|line| line.starts_with("ntfsrescue: result=")).unwrap_or("no result line")
     }
 

@@ -36,6 +36,7 @@ mod outputs;
 mod parts;
 mod private;
 mod reach;
+mod refusals;
 mod rescue;
 mod scene;
 mod serial;

@@ -129,6 +129,21 @@ fn a_save_keeps_off_its_source_and_off_dirty_ntfs() {
 }
 
 #[test]
+fn an_encrypted_volume_is_no_source() {
+    let mut drives = machine();
+    drives[0].parts[1].found = content(Kind::Other(BITLOCKER), "", "");
+    let save = save("/dev/vda1", "LABEL=RESCUE:/x");
+    let clone = Task::Clone {
+        source: DeviceSpec::source("/dev/vda1").unwrap(),
+        target: DeviceSpec::target("SERIAL=C").unwrap(),
+        confirm: Confirm::parse("C").unwrap(),
+    };
+    for task in [save, clone] {
+        assert!(judged(&task, &drives).unwrap_err().contains("/dev/vda1 is encrypted with BitLocker"));
+    }
+}
+
+#[test]
 fn confirm_must_name_the_target_and_nothing_else() {
     let drives = machine();
     for (target, confirm) in [

@@ -155,6 +155,10 @@ fn only_zeros_are_blank() {
     assert_eq!(found(&[(40_000, b"x")], &[]), unknown, "near the beginning");
     assert_eq!(found(&[(2047 * 512, b"x")], &[]), unknown, "at the end");
     assert_eq!(found(&[], &[100]), unknown, "a sector that may hold anything");
+    // A disk whose table was wiped, and not what it told of.
+    let mut bytes = vec![0; 4 << 20];
+    bytes[(1 << 20) + 3] = b'N';
+    assert_eq!(probe(&Memory { bytes, bad: Vec::new() }, None), unknown, "in the first partition's place");
 }
 
 #[test]
