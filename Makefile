@@ -13,6 +13,7 @@
 #   make qemu           boot them here: make qemu DISKS="a.raw b.raw" ARGS="ntfsrescue.action=shell"; QEMU_KVM=1 for KVM
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
 #   make test           every check that CI runs
+#   make test-all       the same and what takes long: more power cuts, more mishaps, more disks
 #   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
 #                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
 #   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test and bench-rescue
@@ -27,7 +28,7 @@ export KERNEL MODULES LEVEL CONF DATA SIZE STICK_ID TIMEOUT ARGS QEMU_KVM DESTDI
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 
-.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test bench-rescue setup clean FORCE
+.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -85,11 +86,11 @@ demo: setup
 	qemu/demo.sh
 
 # rustfmt and clippy are not everywhere; CI has them, so nothing gets past it for want of them here.
-test: setup
+test test-all: setup
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; fi
 	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --all-targets -- -D warnings; fi
 	$(MAKE) initramfs deb
-	cargo test
+	cargo test $(if $(filter test-all,$@),-- --include-ignored)
 
 bench-rescue:
 	.ci/setup bench
