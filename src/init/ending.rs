@@ -16,6 +16,15 @@ const INTERRUPTED: i32 = 6;
 const GONE: i32 = 4;
 const TARGET: i32 = 7;
 
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// The error that it told last.
+    pub error: Option<String>,
+}
+
 /// What became of the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -67,8 +76,10 @@ impl Outcome {
     }
 
     /// What a worker's exit status means for the work that it did.
-    pub fn of_worker(status: ExitStatus, work: &str) -> Outcome {
+    pub fn of_worker(ended: &Ended, work: &str) -> Outcome {
+        let status = ended.status;
         let exit = exit_number(status);
+        let why = ended.error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         let (verdict, sentence) = match status.code() {
             Some(0) => (Verdict::Ok, format!("{work}: done")),
             Some(3) => (Verdict::Damaged, format!("{work}: done, but sectors were lost; they are marked")),
@@ -78,12 +89,9 @@ impl Outcome {
             Some(GONE) => (Verdict::Failed, format!("{work}: the disk went away; what was read is kept")),
             Some(INTERRUPTED) => (Verdict::Failed, format!("{work}: stopped; what was read is kept")),
             Some(TARGET) => {
-                (Verdict::Failed, format!("{work}: the target failed or is full; what was read is kept"))
+                (Verdict::Failed, format!("{work}: the target failed or is full; what was read is kept{why}"))
             }
-            Some(_) => (Verdict::Failed, format!("{work}: failed, see the messages above")),
-            None if status.signal() == Some(Signal::SIGKILL as i32) => {
-                (Verdict::Failed, format!("{work}: was killed, perhaps for want of memory"))
-            }
+            Some(_) => (Verdict::Failed, format!("{work}: failed{why}")),
             // What keeps no map ends by the signal itself.
             None if status.signal() == Some(Signal::SIGTERM as i32) => {
                 (Verdict::Failed, format!("{work}: stopped"))
@@ -169,14 +177,18 @@ mod tests {
 
     #[test]
     fn the_result_line_says_what_became_of_the_worker() {
-        let line = |raw| Outcome::of_worker(ExitStatus::from_raw(raw), "save of a").to_string();
+        let told = |raw, error: Option<&str>| {
+            let ended = Ended { status: ExitStatus::from_raw(raw), error: error.map(str::to_owned) };
+            Outcome::of_worker(&ended, "save of a").to_string()
+        };
+        let line = |raw| told(raw, None);
         assert_eq!(line(0), "ntfsrescue: result=ok exit=0 save of a: done");
+        let full = told(7 << 8, Some("no room"));
+        assert!(full.ends_with("is full; what was read is kept: no room"), "{full}");
+        assert!(told(1 << 8, Some("no such file")).ends_with(" exit=1 save of a: failed: no such file"));
         assert_eq!(line(15), "ntfsrescue: result=failed exit=143 save of a: stopped");
         assert!(line(3 << 8).starts_with("ntfsrescue: result=damaged exit=3 save of a: done, but"));
-        assert_eq!(
-            line(1 << 8),
-            "ntfsrescue: result=failed exit=1 save of a: failed, see the messages above"
-        );
+        assert_eq!(line(1 << 8), "ntfsrescue: result=failed exit=1 save of a: failed");
         assert_eq!(
             line(9),
             "ntfsrescue: result=failed exit=137 save of a: was killed, perhaps for want of memory"
@@ -194,7 +206,8 @@ mod tests {
         for crash in [0, 1, 2, 101, 134, 143] {
             assert_eq!(Ending::from_status(crash), None);
         }
-        let damaged = Outcome::of_worker(ExitStatus::from_raw(3 << 8), "x");
+        let ended = Ended { status: ExitStatus::from_raw(3 << 8), error: None };
+        let damaged = Outcome::of_worker(&ended, "x");
         assert_eq!(damaged.ending(Endings::default()), Ending::PowerOff, "damaged is not failed");
         assert_eq!(Outcome::failed("x").ending(Endings::default()), Ending::Halt);
     }

@@ -54,11 +54,11 @@ impl Erase<'_> {
         if let Some(error) = marks.and_then(|marks| marks.set(Stage::Begun, now()).err()) {
             return Outcome::failed(format!("{work}: the stick takes no mark: {error}; nothing was written"));
         }
-        let status = match worker.run(&self.argv()) {
-            Ok(status) => status,
+        let ended = match worker.run(&self.argv()) {
+            Ok(ended) => ended,
             Err(cause) => return Outcome::failed(format!("{work}: the worker cannot be run: {cause}")),
         };
-        let outcome = Outcome::of_worker(status, work);
+        let outcome = Outcome::of_worker(&ended, work);
         if outcome.verdict != Verdict::Failed
             && let Some(error) = marks.and_then(|marks| marks.set(Stage::Done, now()).err())
         {

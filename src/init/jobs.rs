@@ -3,11 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
 use super::config::{Config, Ending, Request, Task};
 use super::drives::{Drive, Watch};
-use super::ending::{Outcome, Verdict};
+use super::ending::{Ended, Outcome, Verdict};
 use super::erase::{Erase, Origin, now};
 use super::find::{Devices, Pick, kind_of_images};
 use super::marks::{JobId, Marks, Stage};
@@ -21,9 +20,11 @@ use super::session::refused;
 use super::signals::Signals;
 use super::spec::{Escaped, ImageSpec};
 use super::stick::{data_part, look_at_data, mount_data};
+use super::tables;
 use super::template::{Field, date_of, harmless};
-use super::{tables, worker};
+use super::worker::{self, Said};
 use crate::io::disk::Disk;
+use crate::io::parts;
 use crate::io::store::LocalStore;
 use crate::sys;
 
@@ -41,14 +42,20 @@ pub struct Desk<'a> {
 }
 
 impl Worker for &Desk<'_> {
-    fn run(&mut self, argv: &[String]) -> io::Result<ExitStatus> {
+    fn run(&mut self, argv: &[String]) -> io::Result<Ended> {
         log::info!("ntfsrescue {}", argv.join(" "));
         let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-        let status = worker::run(&argv, &self.signals, &mut |said| self.view.said(said));
-        if let Ok(status) = status {
-            log::info!("the worker has ended: {status}");
-        }
-        status
+        let mut error = None;
+        let status = worker::run(&argv, &self.signals, &mut |said| {
+            if let Said::Line(line) = &said
+                && let Some(told) = line.strip_prefix("ERROR: ")
+            {
+                error = Some(told.to_owned());
+            }
+            self.view.said(said);
+        })?;
+        log::info!("the worker has ended: {status}");
+        Ok(Ended { status, error })
     }
 }
 
@@ -238,6 +245,9 @@ impl<'a, 'm> Jobs<'a, 'm> {
         let work = format!("restore of {}:{} to /dev/{}", image.part.name, source.path, target.part.name);
         self.with_place(image, false, data, |place| {
             let path = place.path(source.path.as_str());
+            if let Some(none) = no_image(&path, &work) {
+                return none;
+            }
             let origin = |_: &Marks| Origin::Image(path.clone());
             self.erase(task, &[image, target], target, image.into(), &work, data, &origin)
         })
@@ -289,6 +299,9 @@ impl<'a, 'm> Jobs<'a, 'm> {
                 return gone;
             }
             let path = place.path(source.path.as_str());
+            if let Some(none) = no_image(&path, &work) {
+                return none;
+            }
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let root = data.map_or(Path::new("/run"), Mounted::path);
             let files = Files::of(&root.join(format!("ntfsrescue-verify-{}", harmless(&name))));
@@ -303,7 +316,7 @@ impl<'a, 'm> Jobs<'a, 'm> {
                 argv.extend(self.options.split_ascii_whitespace().map(str::to_owned));
                 argv.push(text(&path));
                 match (&mut &*self.desk).run(&argv) {
-                    Ok(status) => Outcome::of_worker(status, &work),
+                    Ok(ended) => Outcome::of_worker(&ended, &work),
                     Err(cause) => Outcome::failed(format!("{work}: the worker cannot be run: {cause}")),
                 }
             })
@@ -393,6 +406,13 @@ impl<'a, 'm> Jobs<'a, 'm> {
         }
         outcome
     }
+}
+
+/// The outcome where there is no image: nothing, or a pipe, which would be waited for.
+fn no_image(path: &Path, work: &str) -> Option<Outcome> {
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let is_there = is_file || parts::numbered(path, 1).is_file();
+    (!is_there).then(|| Outcome::failed(format!("{work}: there is no such image; nothing was written")))
 }
 
 /// An outcome, if what it wrote could not be unmounted.

@@ -5,9 +5,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
-use super::ending::{Outcome, Verdict};
+use super::ending::{Ended, Outcome, Verdict};
 use super::worker::SAVING;
 use crate::io::parts;
 use crate::io::store::LocalStore;
@@ -22,7 +21,7 @@ pub const MAP_INTERVAL: &str = "10";
 /// Runs the program's command line.
 pub trait Worker {
     /// Runs it with these arguments to its end.
-    fn run(&mut self, argv: &[String]) -> io::Result<ExitStatus>;
+    fn run(&mut self, argv: &[String]) -> io::Result<Ended>;
 }
 
 /// The files of an image.
@@ -107,11 +106,11 @@ impl Save<'_> {
                 "{work}: there is an unfinished image, but no map that says what is missing in it; it was left as it is"
             ));
         }
-        let status = match worker.run(&self.argv()) {
-            Ok(status) => status,
+        let ended = match worker.run(&self.argv()) {
+            Ok(ended) => ended,
             Err(cause) => return Outcome::failed(format!("{work}: the worker cannot be run: {cause}")),
         };
-        let outcome = Outcome::of_worker(status, work);
+        let outcome = Outcome::of_worker(&ended, work);
         if outcome.verdict == Verdict::Failed {
             return outcome;
         }
@@ -145,8 +144,8 @@ impl Save<'_> {
     /// Walks an image's structure from its beginning to its end.
     fn check(&self, image: &Path, worker: &mut dyn Worker) -> Result<(), String> {
         match worker.run(&["-r".to_owned(), "-n".to_owned(), text(image)]) {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(status.to_string()),
+            Ok(Ended { status, .. }) if status.success() => Ok(()),
+            Ok(Ended { status, error }) => Err(error.unwrap_or_else(|| status.to_string())),
             Err(cause) => Err(cause.to_string()),
         }
     }
@@ -181,6 +180,7 @@ pub mod tests {
     use crate::rescue::mapfile::{DiskId, Head, Identity, Phase};
     use crate::rescue::{Area, State};
     use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
 
     /// A worker that only writes down what it is asked for.
     pub struct Script {
@@ -196,9 +196,9 @@ pub mod tests {
     }
 
     impl Worker for Script {
-        fn run(&mut self, argv: &[String]) -> io::Result<ExitStatus> {
+        fn run(&mut self, argv: &[String]) -> io::Result<Ended> {
             self.asked.push(argv.join(" "));
-            Ok(ExitStatus::from_raw(self.statuses.remove(0) << 8))
+            Ok(Ended { status: ExitStatus::from_raw(self.statuses.remove(0) << 8), error: None })
         }
     }
 
