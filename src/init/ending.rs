@@ -92,6 +92,9 @@ impl Outcome {
                 (Verdict::Failed, format!("{work}: the target failed or is full; what was read is kept{why}"))
             }
             Some(_) => (Verdict::Failed, format!("{work}: failed{why}")),
+            None if status.signal() == Some(Signal::SIGKILL as i32) => {
+                (Verdict::Failed, format!("{work}: was killed, perhaps for want of memory"))
+            }
             // What keeps no map ends by the signal itself.
             None if status.signal() == Some(Signal::SIGTERM as i32) => {
                 (Verdict::Failed, format!("{work}: stopped"))
