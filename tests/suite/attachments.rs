@@ -246,7 +246,7 @@ fn another_disk_in_its_place_is_left_alone() {
     let console = save_unplugged(&scene, "--reconnect 5", "OTHER", "result=failed exit=4");
     assert!(!console.0.contains("is back as"), "{}", console.0);
     // What was saved until then is whole, and all else is marked.
-    ntfsclone(["-q", "-r", "-O", text(&scene.at("restored")), text(&scene.take("saved.img"))]).ok();
+    ntfsclone(["-q", "-r", "-O", text(&scene.at("restored")), text(&scene.take("saved.img.part"))]).ok();
     ours(["-q", "-O", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
     let [restored, wanted] = ["restored", "wanted"].map(|name| std::fs::read(scene.at(name)).unwrap());
     let mut marked = 0;
@@ -261,14 +261,18 @@ fn another_disk_in_its_place_is_left_alone() {
 fn a_disk_that_goes_before_anything_was_read_gives_no_image() {
     let scene = Scene::new();
     let (mut machine, mut control) = save_slowly(&scene, "--reconnect 5");
-    // The worker is about to start. It gets no further than to its first reads.
+    // The disk's first bytes are kept before the worker starts. That gets no further than to its first reads.
     machine.prints("read-only from here on");
+    control.throttle(SLOWLY / 4);
+    machine.prints("the worker starts ");
     control.throttle(512);
     machine.prints("Reading what makes the rest readable");
     control.unplug("windows");
     machine.ends().ends("result=failed exit=4");
     let listed = run(Command::new("debugfs").args(["-R", "ls"]).arg(scene.at("safe.disk"))).ok();
-    assert!(!listed.stdout.contains("saved"), "{}", listed.stdout);
+    for name in ["saved.img ", "saved.img.part"] {
+        assert!(!listed.stdout.contains(name), "{}", listed.stdout);
+    }
 }
 
 /// A file served as a disk (NBD) that can stop answering.
@@ -324,8 +328,8 @@ impl Drop for Server {
 fn a_disk_that_hangs_does_not_hold_up_the_end() {
     let scene = Scene::new();
     let server = Server::new(&scene.at("windows.disk"));
-    let job = "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img \
-               ntfsrescue.options=\"--map /mnt/image/saved.map\"";
+    let job =
+        "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img";
     let start = || {
         let slow = slow_disk(&server.node());
         let slow: Vec<_> = slow.iter().map(String::as_str).collect();

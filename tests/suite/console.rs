@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::machine::{Console, Machine, Running, Scene, disk};
 use crate::tools::{assert_same, ours, text};
 
-/// A machine that saves a Windows disk, slowly enough to be watched, with a map.
+/// A machine that saves a Windows disk, slowly enough to be watched.
 fn save(scene: &Scene, consoles: &str) -> Running {
     let file = format!("driver=file,filename={},node-name=below", text(&scene.at("windows.disk")));
-    let job = "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img \
-               ntfsrescue.options=\"--map /mnt/image/saved.map\"";
+    let job =
+        "ntfsrescue.action=save ntfsrescue.source=SERIAL=WIN:1 ntfsrescue.target=LABEL=RESCUE:/saved.img";
     Machine::new(&format!("{consoles} {job}"))
         .with(&["-vga", "std", "-object", "throttle-group,id=speed,x-bps-read=1000000", "-blockdev", &file])
         .with(&["-blockdev", "driver=throttle,throttle-group=speed,file=below,node-name=slow"])
@@ -33,7 +33,7 @@ fn colours(picture: &Path) -> Vec<[u8; 3]> {
 fn assert_goes_on(scene: &Scene, ended: &Console) {
     ended.ends("result=failed exit=6").says("asked to stop: telling the worker");
     ended.says("the same command goes on where this ended");
-    let map = std::fs::read_to_string(scene.take("saved.map")).unwrap();
+    let map = std::fs::read_to_string(scene.take("saved.img.map")).unwrap();
     assert!(map.lines().any(|line| line.ends_with("  +")), "{map}");
     let console = save(scene, "").ends();
     console.ends("result=ok exit=0").says("Going on where the map says.");

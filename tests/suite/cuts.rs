@@ -244,7 +244,7 @@ impl Save {
             let (mut machine, mut target) = self.begin();
             moment.wait(&mut machine, &mut target);
             let console = machine.cut(|| target.cut());
-            nr_in_time += usize::from(!console.0.contains("ntfsrescue: result="));
+            nr_in_time += usize::from(!console.0.contains("\nntfsrescue: result="));
             self.assert_kept(&format!("{moment:?}"));
         }
         let (machine, target) = self.begin();
@@ -296,8 +296,10 @@ fn a_save_survives_a_power_cut_at_any_moment() {
         Moment::Behind(CHECKS, 2),
         Moment::Behind(CHECKS, 3),
     ];
+    // Behind these the image has its name, and only the record, the log and the unmounting are left.
+    let nr_requests = nr_requests * 2 / 3;
     let spread = (1..6).map(|i| Moment::Request(nr_requests * i / 6));
-    let drawn = drawn(5, nr_requests * 9 / 10).map(Moment::Request);
+    let drawn = drawn(5, nr_requests).map(Moment::Request);
     let moments: Vec<_> = moments.into_iter().chain(spread).chain(drawn).collect();
     let nr_in_time: usize = moments.iter().map(|moment| save.survives(&[*moment])).sum();
     assert!(nr_in_time + 2 >= moments.len(), "{nr_in_time} of {} came in time", moments.len());
@@ -395,7 +397,7 @@ impl Restore {
                 target.cut();
                 stick.iter_mut().for_each(Volatile::cut);
             });
-            nr_in_time += usize::from(!console.0.contains("ntfsrescue: result="));
+            nr_in_time += usize::from(!console.0.contains("\nntfsrescue: result="));
             self.assert_no_half_volume(&format!("{moment:?}"));
         }
         let (machine, target, stick) = self.begin();
