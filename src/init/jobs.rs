@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::Builder;
+use std::time::Duration;
 
 use super::config::{Config, Ending, Request, Task};
 use super::drives::{Drive, Watch};
@@ -25,11 +28,15 @@ use super::template::{Field, date_of, harmless};
 use super::worker::{self, Said};
 use crate::io::disk::Disk;
 use crate::io::parts;
-use crate::io::store::LocalStore;
+use crate::io::store::{LocalStore, Store};
 use crate::sys;
 
 /// Where the worker writes its report: in memory, so that it is there whatever becomes of the target.
 const REPORT: &str = "/run/ntfsrescue.report";
+
+/// How long the job waits for the disk's partition tables. A healthy disk has read them in no time; one that is dying
+/// goes on with them while its volume is saved.
+const TABLE_TIME: Duration = Duration::from_secs(5);
 
 /// What every part of a session uses.
 pub struct Desk<'a> {
@@ -218,7 +225,8 @@ impl<'a, 'm> Jobs<'a, 'm> {
         let leaves =
             Leaves { files: &files, source: source.into(), target: Some(image.into()), image: Some(&path) };
         self.with_leaves(leaves, || {
-            keep_table(source, &files);
+            let table = TableToKeep::begin(source, &files);
+            let late = table.and_then(|table| table.keep_within(TABLE_TIME));
             let save = Save {
                 device: &source.part.path(),
                 size: source.part.size,
@@ -228,7 +236,11 @@ impl<'a, 'm> Jobs<'a, 'm> {
                 report: Path::new(REPORT),
                 work: &work,
             };
-            save.run(&mut &*self.desk)
+            let outcome = save.run(&mut &*self.desk);
+            if late.is_some_and(|table| table.keep_within(Duration::ZERO).is_some()) {
+                log::warn!("the partition tables are not kept: the disk does not give them");
+            }
+            outcome
         })
     }
 
@@ -423,19 +435,44 @@ fn unmounted(outcome: Outcome, errno: nix::errno::Errno) -> Outcome {
     Outcome::failed(format!("{}; but its file system cannot be unmounted: {errno}", outcome.sentence))
 }
 
-/// Keeps the partition tables of the source's disk beside the image, once.
-fn keep_table(source: &Pick<'_>, files: &Files) {
-    let serial = source.drive.serial();
-    let name = if serial.is_empty() { format!("disk-{}", source.drive.size) } else { serial.to_owned() };
-    let path = files.image.with_file_name(format!("{}.table", harmless(&name)));
-    if path.exists() {
-        return;
+/// The partition tables of the source's disk, on their way beside the image.
+struct TableToKeep {
+    path: PathBuf,
+    /// They come from a thread of their own: a disk that hangs shall not hold up the job.
+    taken: Receiver<Vec<u8>>,
+}
+
+impl TableToKeep {
+    /// Begins to read them; none where they are kept already.
+    fn begin(source: &Pick<'_>, files: &Files) -> Option<TableToKeep> {
+        let serial = source.drive.serial().to_owned();
+        let name = if serial.is_empty() { format!("disk-{}", source.drive.size) } else { serial.clone() };
+        let path = files.image.with_file_name(format!("{}.table", harmless(&name)));
+        if path.symlink_metadata().is_ok() {
+            return None;
+        }
+        let (sender, taken) = channel();
+        let (model, device) = (source.drive.model.clone(), Path::new("/dev").join(&source.drive.name));
+        let reader = Builder::new().spawn(move || match Disk::open(&device) {
+            // Nobody may be waiting any more.
+            Ok(disk) => drop(sender.send(tables::take(&disk, &serial, &model))),
+            Err(error) => log::warn!("the partition tables are not kept: {error}"),
+        });
+        reader.is_ok().then_some(TableToKeep { path, taken })
     }
-    let kept = Disk::open(&Path::new("/dev").join(&source.drive.name))
-        .map_err(io::Error::other)
-        .and_then(|disk| tables::keep(&disk, serial, &source.drive.model, &LocalStore, &path));
-    if let Err(cause) = kept {
-        log::warn!("the partition tables of /dev/{} are not kept: {cause}", source.drive.name);
+
+    /// Writes them, if they come in time; otherwise gives back what is still to be kept.
+    fn keep_within(self, time: Duration) -> Option<TableToKeep> {
+        match self.taken.recv_timeout(time) {
+            Ok(table) => {
+                if let Err(cause) = LocalStore.write(&self.path, &mut |out| out.write_all(&table)) {
+                    log::warn!("cannot write '{}': {cause}", self.path.display());
+                }
+                None
+            }
+            Err(RecvTimeoutError::Timeout) => Some(self),
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
     }
 }
 

@@ -13,13 +13,9 @@
 //!
 //! `dd if=SERIAL.table bs=512 skip=8 count=2048 of=/dev/NEW` puts the first stretch back.
 
-use std::io;
-use std::path::Path;
-
 use super::spec::Escaped;
 use super::table::Table;
 use crate::extent::ByteRange;
-use crate::io::store::Store;
 use crate::io::{Loss, Source};
 
 /// Bytes of the text, padded with newlines.
@@ -37,8 +33,8 @@ const BLOCK: u64 = 64 << 10;
 /// Reads that may fail: a disk's time is for its data.
 const MAX_FAILED: u32 = 2;
 
-/// Writes the tables of `disk` to `path`.
-pub fn keep(disk: &dyn Source, serial: &str, model: &str, store: &dyn Store, path: &Path) -> io::Result<()> {
+/// The tables of `disk`, as `SERIAL.table` holds them.
+pub fn take(disk: &dyn Source, serial: &str, model: &str) -> Vec<u8> {
     let len = disk.len();
     let sector = u64::from(disk.sector_size());
     let mut stretches = vec![ByteRange { pos: 0, len: HEAD.min(len) }];
@@ -65,9 +61,10 @@ pub fn keep(disk: &dyn Source, serial: &str, model: &str, store: &dyn Store, pat
     for ByteRange { pos, len } in unreadable {
         text.push_str(&format!("unreadable from {pos} length {len}\n"));
     }
-    let mut text = text.into_bytes();
-    text.resize(TEXT, b'\n');
-    store.write(path, &mut |out| out.write_all(&text).and_then(|()| out.write_all(&taken)))
+    let mut kept = text.into_bytes();
+    kept.resize(TEXT, b'\n');
+    kept.extend(taken);
+    kept
 }
 
 /// Adds the bytes of a stretch, zeros for what cannot be read.
@@ -95,16 +92,12 @@ fn read(disk: &dyn Source, range: ByteRange, into: &mut Vec<u8>, unreadable: &mu
 mod tests {
     use super::*;
     use crate::io::memory::Memory;
-    use crate::io::store::LocalStore;
 
     fn kept(bad: &[u64]) -> (Vec<u8>, Vec<u8>) {
         let mut bytes: Vec<u8> = (0..4 << 20).map(|at: u32| (at / 512) as u8).collect();
         bytes[..512].fill(0);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("S.table");
         let disk = Memory { bytes, bad: bad.to_vec() };
-        keep(&disk, "S\n", "M", &LocalStore, &path).unwrap();
-        (std::fs::read(path).unwrap(), disk.bytes)
+        (take(&disk, "S\n", "M"), disk.bytes)
     }
 
     #[test]
