@@ -93,6 +93,18 @@ impl Place<'_> {
     }
 }
 
+/// A device to be overwritten.
+struct Overwrite<'a> {
+    task: &'a Task,
+    /// The volume, or what holds the image.
+    from: &'a Pick<'a>,
+    target: &'a Pick<'a>,
+    /// What is being done, for messages.
+    work: &'a str,
+    /// The stick's data partition, which keeps that it was done.
+    data: Option<&'a Mounted>,
+}
+
 /// What a job leaves besides its result.
 struct Leaves<'a> {
     files: &'a Files,
@@ -261,7 +273,7 @@ impl<'a, 'm> Jobs<'a, 'm> {
                 return none;
             }
             let origin = |_: &Marks| Origin::Image(path.clone());
-            self.erase(task, &[image, target], target, image.into(), &work, data, &origin)
+            self.erase(&Overwrite { task, from: image, target, work: &work, data }, &origin)
         })
     }
 
@@ -270,22 +282,13 @@ impl<'a, 'm> Jobs<'a, 'm> {
         let work = format!("clone of /dev/{} to /dev/{}", source.part.name, target.part.name);
         protect(source);
         let origin = |marks: &Marks| Origin::Volume(source.part.path(), data.map(|_| marks.map()));
-        self.erase(task, &[source, target], target, source.into(), &work, data, &origin)
+        self.erase(&Overwrite { task, from: source, target, work: &work, data }, &origin)
     }
 
     /// Overwrites a device, once.
-    #[allow(clippy::too_many_arguments)]
-    fn erase(
-        &self,
-        task: &Task,
-        picks: &[&Pick<'_>],
-        target: &Pick<'_>,
-        source: Device<'_>,
-        work: &str,
-        data: Option<&Mounted>,
-        origin: &dyn Fn(&Marks) -> Origin,
-    ) -> Outcome {
-        if let Some(gone) = self.gone(picks, work) {
+    fn erase(&self, overwrite: &Overwrite<'_>, origin: &dyn Fn(&Marks) -> Origin) -> Outcome {
+        let Overwrite { task, from, target, work, data } = overwrite;
+        if let Some(gone) = self.gone(&[from, target], work) {
             return gone;
         }
         let root = data.map_or(Path::new("/run"), Mounted::path);
@@ -299,7 +302,8 @@ impl<'a, 'm> Jobs<'a, 'm> {
             marks: data.map(|_| &marks),
             work,
         };
-        let leaves = Leaves { files: &files, source, target: Some(target.into()), image: None };
+        let (source, target) = (Device::from(*from), Some(Device::from(*target)));
+        let leaves = Leaves { files: &files, source, target, image: None };
         self.with_leaves(leaves, || erase.run(&mut &*self.desk))
     }
 
