@@ -292,8 +292,13 @@ impl Running {
 
     /// Steers it.
     pub fn control(&self) -> Control {
-        wait_for("QMP", || self.control.exists());
-        let stream = UnixStream::connect(&self.control).unwrap();
+        // It is there a moment before it is listened to.
+        let mut stream = None;
+        wait_for("QMP", || {
+            stream = UnixStream::connect(&self.control).ok();
+            stream.is_some()
+        });
+        let stream = stream.unwrap();
         let mut control = Control { stream: BufReader::new(stream), events: Vec::new() };
         control.next(); // its greeting
         control.execute("qmp_capabilities", json!({}));

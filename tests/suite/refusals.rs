@@ -333,7 +333,7 @@ fn more_images_and_their_room() {
         ),
         Row(
             "action=restore source=LABEL=RESCUE:/none.img target=SERIAL=B:1 confirm=B",
-            &["/none.img to /dev/vdb1: failed", "none.img': No such file or directory"],
+            &["/none.img to /dev/vdb1: there is no such image; nothing was written"],
         ),
         Row(
             "action=restore source=PARTLABEL=swap:/i.img target=SERIAL=B:1 confirm=B",
