@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use super::cmdline::Text;
 use super::config::Task;
 use super::drives::{Drive, Part};
 use super::probe::{BITLOCKER, Content, Found, Kind, Left};
@@ -520,14 +519,6 @@ fn named<'a>(item: &str, drives: &'a [Drive]) -> Vec<(bool, &'a Drive, Option<u3
         .filter(|(_, part)| !is_whole && !name.is_empty() && part.part_uuid.eq_ignore_ascii_case(name))
         .map(|(drive, part)| (false, drive, Some(part.number)));
     by_serial.chain(by_uuid).collect()
-}
-
-/// A path on a file system, below the place where that is mounted.
-pub fn below(mount_point: &str, path: &str) -> Option<Text> {
-    let mut whole = Text::new();
-    whole.push_str(mount_point).ok()?;
-    whole.push_str(path).ok()?;
-    Some(whole)
 }
 
 #[cfg(test)]

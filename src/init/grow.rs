@@ -23,7 +23,7 @@ const ALIGNMENT: u64 = 1 << 20;
 const MAX_ENTRIES: u64 = 1 << 20;
 
 /// Where an MBR has its first entry's last field, the number of sectors.
-const MBR_SECTORS: usize = 446 + 12;
+const MBR_SECTORS: u64 = 446 + 12;
 
 /// Why a partition cannot grow.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +72,10 @@ pub fn grow(disk: &File, size: u64, sector: u32, number: u32) -> Result<Option<B
         disk.write_all_at(bytes, pos).and_then(|()| disk.sync_all()).map_err(system("write"))?;
     }
     // What the MBR says protects the table from tools that know nothing of GPT.
-    let mut count = [0; 4];
     let sectors = u32::try_from(size / sector - 1).unwrap_or(u32::MAX);
-    U32::new(sectors).write_to(&mut count).map_err(|_| GrowError::Table("no room"))?;
-    disk.write_all_at(&count, MBR_SECTORS as u64).and_then(|()| disk.sync_all()).map_err(system("write"))?;
+    disk.write_all_at(&sectors.to_le_bytes(), MBR_SECTORS)
+        .and_then(|()| disk.sync_all())
+        .map_err(system("write"))?;
     Ok(Some(grown.range))
 }
 
