@@ -6,7 +6,7 @@
 //!   those saved although MFT and `$Bitmap` disagreed);
 //! - `0x01` and one cluster's bytes. The extra cluster behind the last has as many as the device still has there.
 //!
-//! What follows the last command is nobody's business.
+//! What follows the last command is nobody else's business: images of ours have a [`trailer`] there.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -15,10 +15,12 @@ use crate::units::{Geometry, GeometryError};
 
 mod placed;
 mod reader;
+pub mod sums;
+pub mod trailer;
 mod writer;
 
 pub use placed::PlacedImage;
-pub use reader::{ImageError, ImageReader};
+pub use reader::{ImageError, ImageReader, Stretch};
 pub use writer::ImageSink;
 
 /// A NUL first, so that no text tool takes an image for text.

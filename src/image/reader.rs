@@ -1,10 +1,17 @@
-//! Reading an image, from a file or a pipe: header, then commands one after the other.
+//! Reading an image, from a file or a pipe: header, then commands one after the other, then perhaps a trailer, by which
+//! all before it is checked.
+//!
+//! Where the trailer is known before, as in a file, damage is found when its stretch is over. Else it is found at the
+//! end.
 
+use std::fmt;
 use std::io::{self, Read};
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::sums::{MAX_STRETCHES, SumTable, Sums};
+use super::trailer::{self, Trailer, TrailerError};
 use super::{DATA, Header, HeaderError, ImageInfo, MAGIC, SKIP};
 use crate::units::Geometry;
 
@@ -46,6 +53,63 @@ pub enum ImageError {
         /// The cluster it stands at.
         lcn: u64,
     },
+    /// Commands make no sense, and by the checksums it is known where.
+    #[error("{cause}; the damage is in {stretch}")]
+    Within {
+        /// What makes no sense.
+        cause: Box<ImageError>,
+        /// Where the damage is.
+        stretch: Box<Stretch>,
+    },
+    /// The header is not as it was written.
+    #[error(
+        "image is damaged in its header, the bytes 0x0 to {:#x}: CRC-32 is {found:08x}, wanted {wanted:08x}",
+        len.saturating_sub(1)
+    )]
+    HeaderSum {
+        /// Bytes of the header.
+        len: u32,
+        /// CRC-32 of what is there.
+        found: u32,
+        /// CRC-32 of what was written.
+        wanted: u32,
+    },
+    /// A stretch is not as it was written.
+    #[error("image is damaged in {stretch}: CRC-32 is {found:08x}, wanted {wanted:08x}")]
+    StretchSum {
+        /// Which one.
+        stretch: Box<Stretch>,
+        /// CRC-32 of what is there.
+        found: u32,
+        /// CRC-32 of what was written.
+        wanted: u32,
+    },
+    /// All bytes are as they were written, but not taken for what they were.
+    #[error("image is damaged: CRC-32 of its commands is {found:08x}, wanted {wanted:08x}")]
+    StructureSum {
+        /// CRC-32 of what is there.
+        found: u32,
+        /// CRC-32 of what was written.
+        wanted: u32,
+    },
+    /// The commands end elsewhere than they did.
+    #[error("image is damaged: its commands end at its byte {at:#x}, wanted {wanted:#x}")]
+    Len {
+        /// Where they end.
+        at: u64,
+        /// Where they should.
+        wanted: u64,
+    },
+    /// What checks the image is damaged itself.
+    #[error(
+        "the checksums of the image, from its byte {at:#x} on, are damaged: {cause}; --no-checksum does without them"
+    )]
+    Trailer {
+        /// Where they begin.
+        at: u64,
+        /// What is wrong with them.
+        cause: TrailerError,
+    },
     /// A skip to where no cluster is.
     #[error(
         "image is damaged at its byte {at:#x}: skip of {count} clusters from cluster {lcn} of {nr_clusters}"
@@ -62,6 +126,135 @@ pub enum ImageError {
     },
 }
 
+impl ImageError {
+    /// Does the image end too early?
+    pub fn is_cut_off(&self) -> bool {
+        match self {
+            ImageError::CutOff { .. } => true,
+            ImageError::Trailer { cause, .. } => matches!(cause, TrailerError::CutOff { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// A stretch of an image that has a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Its number, counted from 1.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// Its first and its last byte in the image.
+    pub bytes: (u64, u64),
+    /// The first and the last cluster of the volume in it.
+    pub clusters: (u64, u64),
+}
+
+impl fmt::Display for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stretch { number, of, bytes: (from, to), clusters: (first, last) } = self;
+        write!(f, "stretch {number} of {of}, its bytes {from:#x} to {to:#x}, clusters {first} to {last}")
+    }
+}
+
+/// Sums what is read, and compares.
+#[derive(Debug)]
+struct Checks {
+    sums: Sums,
+    /// The first and the last cluster in each stretch so far.
+    clusters: Vec<(u64, u64)>,
+    /// How long these stretches are.
+    shift: u32,
+    /// What the image should be, if that is known before its end.
+    wanted: Option<Trailer>,
+}
+
+impl Checks {
+    fn new(wanted: Option<Trailer>) -> Checks {
+        let sums = wanted.as_ref().map_or_else(Sums::default, |wanted| Sums::with_shift(wanted.sums.shift));
+        let clusters = Vec::with_capacity(MAX_STRETCHES + 1);
+        Checks { shift: sums.shift(), sums, clusters, wanted }
+    }
+
+    /// Takes the next bytes, which belong to the cluster `lcn`.
+    fn take(&mut self, bytes: &[u8], lcn: u64) -> Result<(), ImageError> {
+        let begins_stretch = self.sums.len().is_multiple_of(1 << self.shift);
+        let nr_over = self.sums.over().len();
+        self.sums.update(bytes);
+        if let Some(last) = self.clusters.last_mut().filter(|_| !begins_stretch) {
+            last.1 = lcn;
+        }
+        if self.sums.shift() != self.shift {
+            let pairs = self.clusters.len() / 2;
+            for at in 0..pairs {
+                if let Some([(first, _), (_, last)]) = self.clusters.get(2 * at..2 * at + 2) {
+                    let both = (*first, *last);
+                    self.clusters.iter_mut().skip(at).take(1).for_each(|pair| *pair = both);
+                }
+            }
+            self.clusters.truncate(pairs);
+            self.shift = self.sums.shift();
+        }
+        self.clusters.resize(self.sums.over().len() + 1, (lcn, lcn));
+        match &self.wanted {
+            Some(wanted) => (nr_over..self.sums.over().len())
+                .try_for_each(|index| self.compare_stretch(index, self.sums.over().get(index), &wanted.sums)),
+            None => Ok(()),
+        }
+    }
+
+    /// A stretch of an image that should be as `wanted`, counted from 0.
+    fn stretch(&self, index: usize, wanted: &SumTable) -> Stretch {
+        let of = wanted.stretches.len();
+        let index = index.min(of.saturating_sub(1));
+        let from = (index as u64) << wanted.shift;
+        let to = from.saturating_add(1 << wanted.shift).min(wanted.image_len);
+        let clusters = self.clusters.get(index).or(self.clusters.last()).copied().unwrap_or_default();
+        Stretch { number: index + 1, of, bytes: (from, to.saturating_sub(1)), clusters }
+    }
+
+    fn compare_stretch(
+        &self,
+        index: usize,
+        found: Option<&u32>,
+        wanted: &SumTable,
+    ) -> Result<(), ImageError> {
+        match (found, wanted.stretches.get(index)) {
+            (Some(found), Some(right)) if found != right => Err(ImageError::StretchSum {
+                stretch: Box::new(self.stretch(index, wanted)),
+                found: *found,
+                wanted: *right,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn compare_header(&self, found: &SumTable, wanted: &SumTable) -> Result<(), ImageError> {
+        if (found.header_len, found.header) == (wanted.header_len, wanted.header) {
+            return Ok(());
+        }
+        Err(ImageError::HeaderSum { len: wanted.header_len, found: found.header, wanted: wanted.header })
+    }
+
+    /// Compares all that was read with what it should be.
+    fn compare(&self, wanted: &SumTable) -> Result<(), ImageError> {
+        let found = self.sums.table();
+        self.compare_header(&found, wanted)?;
+        if found.shift == wanted.shift {
+            let all = found.stretches.iter().enumerate();
+            all.map(|(index, sum)| self.compare_stretch(index, Some(sum), wanted))
+                .collect::<Result<(), _>>()?;
+        }
+        if found.image_len != wanted.image_len {
+            return Err(ImageError::Len { at: found.image_len, wanted: wanted.image_len });
+        }
+        if found.structure != wanted.structure {
+            return Err(ImageError::StructureSum { found: found.structure, wanted: wanted.structure });
+        }
+        Ok(())
+    }
+}
+
 /// An image that is being read. It hands out the bytes of the volume in the image's order.
 #[derive(Debug)]
 pub struct ImageReader<R> {
@@ -76,14 +269,42 @@ pub struct ImageReader<R> {
     left: u32,
     pos: u64,
     lacks_extra: bool,
+    /// Clusters with data so far, the extra one too.
+    nr_data: u64,
+    checks: Option<Checks>,
 }
 
+/// Bytes that are read at once in search of a trailer.
+const SEARCH: usize = 256 << 10;
+
+/// How often what looks like a trailer is looked into. Nobody but an attacker has so many.
+const MAX_TRIES: usize = 1000;
+
 impl<R: Read> ImageReader<R> {
-    /// Reads and checks the header.
+    /// Reads and checks the header. Checksums are left alone.
     pub fn open(input: R) -> Result<ImageReader<R>, ImageError> {
+        ImageReader::begin(input, None)
+    }
+
+    /// The same, and sums all that is read, to be compared in the end; or on the way, if the trailer is known already.
+    pub fn open_checked(input: R, known: Option<Trailer>) -> Result<ImageReader<R>, ImageError> {
+        ImageReader::begin(input, Some(Checks::new(known)))
+    }
+
+    fn begin(input: R, checks: Option<Checks>) -> Result<ImageReader<R>, ImageError> {
         let geometry = Geometry { cluster_size: 0, nr_clusters: 0, device_size: 0 };
         let info = ImageInfo { version: (0, 0), geometry, nr_used: 0, data_offset: 0 };
-        let mut reader = ImageReader { input, info, at: 0, lcn: 0, left: 0, pos: 0, lacks_extra: false };
+        let mut reader = ImageReader {
+            input,
+            info,
+            at: 0,
+            lcn: 0,
+            left: 0,
+            pos: 0,
+            lacks_extra: false,
+            nr_data: 0,
+            checks,
+        };
         let mut bytes = [0; Header::LEN];
         if !reader.fill(&mut bytes)? {
             let there = bytes.get(..reader.at as usize).unwrap_or_default();
@@ -105,6 +326,12 @@ impl<R: Read> ImageReader<R> {
                 return Err(reader.cut_off("the header"));
             }
         }
+        if let Some(checks) = &mut reader.checks {
+            checks.sums.end_header();
+            if let Some(wanted) = &checks.wanted {
+                checks.compare_header(&checks.sums.table(), &wanted.sums)?;
+            }
+        }
         Ok(reader)
     }
 
@@ -112,6 +339,23 @@ impl<R: Read> ImageReader<R> {
     /// alone. Returns the position on the volume and the number of bytes, none at the image's end. `buf` may be
     /// smaller than a cluster.
     pub fn next(&mut self, buf: &mut [u8]) -> Result<Option<(u64, usize)>, ImageError> {
+        self.next_stretch(buf).map_err(|error| self.placed(error))
+    }
+
+    /// Says where the damage is, if that is known: all stretches that are over are good.
+    fn placed(&self, error: ImageError) -> ImageError {
+        use ImageError::{Command, CutOff, Skip};
+        let known = self.checks.as_ref().and_then(|checks| Some((checks, checks.wanted.as_ref()?)));
+        match (known, &error) {
+            (Some((checks, wanted)), CutOff { .. } | Command { .. } | Skip { .. }) => {
+                let stretch = checks.stretch(checks.sums.over().len(), &wanted.sums);
+                ImageError::Within { cause: Box::new(error), stretch: Box::new(stretch) }
+            }
+            _ => error,
+        }
+    }
+
+    fn next_stretch(&mut self, buf: &mut [u8]) -> Result<Option<(u64, usize)>, ImageError> {
         let mut start = None;
         let mut filled = 0;
         while filled < buf.len() {
@@ -136,6 +380,84 @@ impl<R: Read> ImageReader<R> {
         self.lacks_extra
     }
 
+    /// Reads what follows the last command, and compares the image with the checksums there. None where it has none, or
+    /// where it was opened without them.
+    pub fn conclude(&mut self) -> Result<Option<Trailer>, ImageError> {
+        let Some(mut checks) = self.checks.take() else { return Ok(None) };
+        if let Some(known) = checks.wanted.take() {
+            checks.compare(&known.sums)?;
+            return Ok(Some(known));
+        }
+        let at = self.at;
+        let damaged = |cause| ImageError::Trailer { at, cause };
+        let mut follows = Vec::new();
+        self.read_on(&mut follows, trailer::MAX_LEN)?;
+        if trailer::is_begun(&follows) {
+            let trailer = Trailer::decode(&follows).map_err(damaged)?;
+            checks.compare(&trailer.sums)?;
+            return Ok(Some(trailer));
+        }
+        if trailer::is_stump(&follows) {
+            let cause = TrailerError::CutOff { found: follows.len(), wanted: trailer::MAX_LEN };
+            return Err(damaged(cause));
+        }
+        if trailer::has_foot(&follows) {
+            return Err(damaged(TrailerError::Magic));
+        }
+        // As many as the header says: then nothing was passed over.
+        let nr_extra = u64::from(!self.lacks_extra);
+        if self.nr_data == self.info.nr_used + nr_extra {
+            return Ok(None);
+        }
+        self.search(checks, follows, at)
+    }
+
+    /// Looks for the trailer of an image whose commands seem to end before it. `window` was read already, from byte `at`
+    /// of the image on.
+    fn search(
+        &mut self,
+        mut checks: Checks,
+        mut window: Vec<u8>,
+        mut at: u64,
+    ) -> Result<Option<Trailer>, ImageError> {
+        for _ in 0..MAX_TRIES {
+            let begin = loop {
+                let found = trailer::find_begin(&window);
+                // What may be the beginning of a magic that is not all there yet is kept.
+                let passed = found.unwrap_or(window.len().saturating_sub(trailer::MAGIC.len() - 1));
+                checks.take(window.get(..passed).unwrap_or_default(), self.lcn)?;
+                window.drain(..passed);
+                at += passed as u64;
+                if found.is_some() {
+                    break true;
+                }
+                if !self.read_on(&mut window, SEARCH)? {
+                    break false;
+                }
+            };
+            if !begin {
+                return Ok(None);
+            }
+            let missing = trailer::MAX_LEN.saturating_sub(window.len());
+            self.read_on(&mut window, missing)?;
+            if let Ok(trailer) = Trailer::decode(&window)
+                && trailer.sums.image_len == at
+            {
+                checks.compare(&trailer.sums)?;
+                return Err(ImageError::Len { at: self.at, wanted: at });
+            }
+            checks.take(window.get(..1).unwrap_or_default(), self.lcn)?;
+            window.drain(..1);
+            at += 1;
+        }
+        Ok(None)
+    }
+
+    /// The checksums of all that was read, if it is summed.
+    pub fn sums(&self) -> Option<SumTable> {
+        self.checks.as_ref().map(|checks| checks.sums.table())
+    }
+
     /// Goes to the next cluster that has bytes. False at the end of the image, and, if `following` is wanted, where
     /// something lies between: then the next call goes on there.
     fn next_cluster(&mut self, following: bool) -> Result<bool, ImageError> {
@@ -151,6 +473,7 @@ impl<R: Read> ImageReader<R> {
                 self.lacks_extra = true;
                 break;
             }
+            self.add_command(&command);
             match command {
                 [SKIP] => {
                     self.skip(at)?;
@@ -162,6 +485,7 @@ impl<R: Read> ImageReader<R> {
                     self.left = if is_extra { geometry.extra_len() } else { geometry.cluster_size };
                     self.pos = self.lcn * u64::from(geometry.cluster_size);
                     self.lcn += 1;
+                    self.nr_data += 1;
                     if self.left > 0 {
                         return Ok(!(following && is_extra));
                     }
@@ -178,130 +502,66 @@ impl<R: Read> ImageReader<R> {
         if !self.fill(&mut count)? {
             return Err(self.cut_off("the skip"));
         }
+        self.add_command(&count);
         let (count, lcn, nr_clusters) = (i64::from_le_bytes(count), self.lcn, self.info.geometry.nr_clusters);
         let to = lcn.checked_add_signed(count).filter(|to| count != 0 && *to <= nr_clusters);
         self.lcn = to.ok_or(ImageError::Skip { at, count, lcn, nr_clusters })?;
         Ok(())
     }
 
-    /// Reads all of `buf`; false where the image ends before that.
-    fn fill(&mut self, mut buf: &mut [u8]) -> Result<bool, ImageError> {
-        while !buf.is_empty() {
-            match self.input.read(buf) {
-                Ok(0) => return Ok(false),
-                Ok(n) => {
-                    self.at += n as u64;
-                    buf = buf.get_mut(n..).unwrap_or_default();
-                }
+    fn add_command(&mut self, bytes: &[u8]) {
+        if let Some(checks) = &mut self.checks {
+            checks.sums.add_command(bytes);
+        }
+    }
+
+    /// Reads all of `buf`, of the image itself; false where it ends before that.
+    fn fill(&mut self, buf: &mut [u8]) -> Result<bool, ImageError> {
+        let lcn = self.lcn_now();
+        let n = self.read_full(buf)?;
+        self.at += n as u64;
+        if let Some(checks) = &mut self.checks {
+            checks.take(buf.get(..n).unwrap_or_default(), lcn)?;
+        }
+        Ok(n == buf.len())
+    }
+
+    /// Reads so many bytes of what comes behind the image; false at the end.
+    fn read_on(&mut self, into: &mut Vec<u8>, len: usize) -> Result<bool, ImageError> {
+        let before = into.len();
+        into.resize(before + len, 0);
+        let n = self.read_full(into.get_mut(before..).unwrap_or_default())?;
+        into.truncate(before + n);
+        Ok(n > 0)
+    }
+
+    /// Reads until `buf` is full or there is nothing more. Returns the number of bytes.
+    fn read_full(&mut self, buf: &mut [u8]) -> Result<usize, ImageError> {
+        let mut filled = 0;
+        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.input.read(rest) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
                 Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-                Err(cause) => return Err(ImageError::Read { at: self.at, cause }),
+                Err(cause) => return Err(ImageError::Read { at: self.at + filled as u64, cause }),
             }
         }
-        Ok(true)
+        Ok(filled)
+    }
+
+    /// The cluster that the next byte belongs to.
+    fn lcn_now(&self) -> u64 {
+        match self.left {
+            0 => self.lcn,
+            _ => self.pos / u64::from(self.info.geometry.cluster_size).max(1),
+        }
     }
 
     fn cut_off(&self, what: &'static str) -> ImageError {
-        let lcn = self.pos / u64::from(self.info.geometry.cluster_size).max(1);
-        let lcn = if self.left > 0 { lcn } else { self.lcn };
-        ImageError::CutOff { at: self.at, what, lcn, nr_clusters: self.info.geometry.nr_clusters }
+        let nr_clusters = self.info.geometry.nr_clusters;
+        ImageError::CutOff { at: self.at, what, lcn: self.lcn_now(), nr_clusters }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::DATA_OFFSET;
-
-    const NR: u64 = 6;
-
-    /// An image of 6 clusters of 512 bytes and 100 bytes behind, with the given commands.
-    fn image(commands: &[u8]) -> Vec<u8> {
-        let mut image = Header::of(&Geometry::new(512, NR, 3172).unwrap(), 2).as_bytes().to_vec();
-        image.extend(DATA_OFFSET.to_le_bytes());
-        image.resize(56, 0);
-        image.extend(commands);
-        image
-    }
-
-    fn cluster(fill: u8, len: usize) -> Vec<u8> {
-        [vec![1], vec![fill; len]].concat()
-    }
-
-    fn skip(count: i64) -> Vec<u8> {
-        [vec![0], count.to_le_bytes().to_vec()].concat()
-    }
-
-    /// All stretches, as position, length and first byte.
-    fn read(image: &[u8], buf: usize) -> Result<Vec<(u64, usize, u8)>, ImageError> {
-        let mut reader = ImageReader::open(image)?;
-        let mut buf = vec![0; buf];
-        let mut all = Vec::new();
-        while let Some((pos, len)) = reader.next(&mut buf)? {
-            all.push((pos, len, buf[0]));
-        }
-        Ok(all)
-    }
-
-    #[test]
-    fn clusters_that_follow_each_other_come_together() {
-        let image = image(
-            &[cluster(1, 512), cluster(2, 512), skip(2), cluster(3, 512), cluster(4, 512), cluster(5, 100)]
-                .concat(),
-        );
-        let want = [(0, 1024, 1), (2048, 1024, 3), (3072, 100, 5)];
-        assert_eq!(read(&image, 4096).unwrap(), want);
-        let parts = read(&image, 300).unwrap();
-        assert_eq!(parts.iter().map(|(_, len, _)| len).sum::<usize>(), 2148);
-        assert_eq!(parts[..4], [(0, 300, 1), (300, 300, 1), (600, 300, 2), (900, 124, 2)]);
-    }
-
-    #[test]
-    fn negative_skips_go_back() {
-        let image =
-            image(&[skip(5), cluster(1, 512), skip(-6), cluster(2, 512), skip(5), cluster(3, 100)].concat());
-        assert_eq!(read(&image, 4096).unwrap(), [(2560, 512, 1), (0, 512, 2), (3072, 100, 3)]);
-    }
-
-    #[test]
-    fn an_end_before_the_extra_cluster_is_no_error() {
-        let bytes = image(&[cluster(1, 512), skip(5)].concat());
-        let mut reader = ImageReader::open(&bytes[..]).unwrap();
-        let mut buf = [0; 1024];
-        assert_eq!(reader.next(&mut buf).unwrap(), Some((0, 512)));
-        assert_eq!(reader.next(&mut buf).unwrap(), None);
-        assert!(reader.lacks_extra());
-    }
-
-    #[test]
-    fn each_damage_is_named_with_its_place() {
-        let error = |commands: &[Vec<u8>]| read(&image(&commands.concat()), 512).unwrap_err().to_string();
-        assert_eq!(
-            error(&[cluster(1, 512), vec![7]]),
-            "image is damaged at its byte 0x239: found command 0x07 for cluster 1, wanted 0 or 1"
-        );
-        for count in [0, 7, -1, i64::MIN, i64::MAX] {
-            let want =
-                format!("image is damaged at its byte 0x38: skip of {count} clusters from cluster 0 of 6");
-            assert_eq!(error(&[skip(count)]), want);
-        }
-        assert_eq!(
-            error(&[cluster(1, 512), cluster(2, 100)]),
-            "image is cut off at its byte 0x29e: it ends in the data of cluster 1 of 6"
-        );
-        assert!(error(&[cluster(1, 512)]).contains("ends in the command of cluster 1"));
-        assert!(error(&[skip(6), cluster(1, 99)]).contains("ends in the data of cluster 6"));
-        assert!(error(&[vec![0, 1, 0]]).contains("ends in the skip of cluster 0"));
-    }
-
-    #[test]
-    fn what_is_no_image_says_so() {
-        assert!(
-            read(b"", 512)
-                .unwrap_err()
-                .to_string()
-                .contains("cut off at its byte 0x0: it ends in the header")
-        );
-        assert!(read(&[0x55; 100], 512).unwrap_err().to_string().contains("not an ntfsclone image"));
-        assert!(read(&image(&[])[..48], 512).unwrap_err().to_string().contains("ends in the header"));
-    }
-}
+mod tests;
