@@ -51,6 +51,9 @@ const OWN_OPTIONS: &[&str] = &[
     "verify",
     "no-verify",
     "split",
+    "checksum",
+    "no-checksum",
+    "against",
 ];
 
 /// Those that take a value.
@@ -70,6 +73,7 @@ const LONG_WITH_VALUE: &[&str] = &[
     "finish",
     "check-config",
     "split",
+    "against",
 ];
 const SHORT_WITH_VALUE: &[u8] = b"oO";
 
@@ -187,9 +191,22 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, overrides_with = "split")]
     pub split: Option<u64>,
 
-    /// With --restore-image: read the target back when it is written, and compare it with the image
+    /// With --save-image: end the image with checksums on standard output and in pipes too, where it has none by itself
+    #[arg(long, overrides_with = "checksum")]
+    pub checksum: bool,
+
+    /// Write an image without checksums, byte for byte as ntfsclone does; read one without comparing those it has
+    #[arg(long, overrides_with = "no_checksum")]
+    pub no_checksum: bool,
+
+    /// Check the image SOURCE, write nothing. With --restore-image: read the target back when it is written, and compare
+    /// it with the image
     #[arg(long, overrides_with = "verify")]
     pub verify: bool,
+
+    /// With --verify: compare the image with the volume on DEVICE too
+    #[arg(long, value_name = "DEVICE", value_hint = ValueHint::FilePath)]
+    pub against: Option<PathBuf>,
 
     /// Do not, whatever --verify says
     #[arg(long, overrides_with = "no_verify")]
@@ -207,7 +224,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, exclusive = true)]
     pub check_config: Option<PathBuf>,
 
-    /// The volume: a device or a file. With --restore-image: the image. With --finish: the target
+    /// The volume: a device or a file. With --restore-image or --verify: the image. With --finish: the target
     #[arg(value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
 }

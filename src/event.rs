@@ -27,7 +27,7 @@ pub enum Phase {
     Save,
     /// Copying from an image.
     Restore,
-    /// Walking an image's structure.
+    /// Reading an image to its end.
     Check,
     /// Reading what makes the rest readable.
     Survey,
@@ -35,6 +35,8 @@ pub enum Phase {
     Rescue,
     /// Marking what is lost.
     Mark,
+    /// Reading an image back for its checksums.
+    Sum,
     /// Waiting until the target has everything.
     Sync,
     /// Reading the target back, to compare it with its image.

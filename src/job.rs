@@ -20,8 +20,10 @@ pub enum Action {
     Save(TargetName),
     /// Copy an image to a raw clone.
     Restore(TargetName),
-    /// Walk an image's structure.
+    /// Read an image to its end, and compare it with its checksums.
     Check,
+    /// The same, and compare it with the volume here.
+    Compare(PathBuf),
     /// Tell which bytes are in use, as a domain map.
     Domain,
     /// Complete the target of a rescue that has ended.
@@ -116,6 +118,8 @@ pub struct Job {
     pub metadata: Option<MetadataOnly>,
     /// Bytes of a part, where the image is written in parts.
     pub split: Option<u64>,
+    /// Write checksums behind an image that is saved; compare one that is read with those it has.
+    pub checksum: bool,
     /// Read back what was restored, and compare.
     pub verify: bool,
     /// Change the serial number on the way.
@@ -182,8 +186,20 @@ pub enum JobError {
     ShortParts(u64),
     #[error("--split writes the parts as files: name one")]
     SplitToDevice,
-    #[error("--verify compares a restored volume with its image: add --restore-image")]
+    #[error(
+        "--verify checks an image, or a volume that is restored: leave out the output, or add --restore-image"
+    )]
     VerifyWithoutImage,
+    #[error("--verify checks an image that is there: leave out {0}")]
+    VerifyAndSave(&'static str),
+    #[error("--against compares an image with a volume: add --verify, and leave out --restore-image")]
+    AgainstAlone,
+    #[error("--checksum goes with an image that is saved: add --save-image")]
+    ChecksumWithoutImage,
+    #[error("--checksum is for saving: an image that is read is compared with the checksums it has")]
+    ChecksumAndRestore,
+    #[error("--no-checksum goes with an image: add --save-image or --restore-image")]
+    NoChecksumWithoutImage,
     #[error("--verify compares what was written: leave out --no-action, or --verify")]
     VerifyAndNoAction,
     #[error("--verify reads the target back: name a file or a device")]
@@ -221,8 +237,13 @@ impl Job {
             return Job::finish(
                 map,
                 source,
-                target.is_some() || args.save_image || args.restore_image || args.verify,
+                target.is_some()
+                    || args.save_image
+                    || args.restore_image
+                    || args.verify
+                    || args.against.is_some(),
                 args.split,
+                !args.no_checksum,
                 args.quiet,
             );
         }
@@ -243,7 +264,22 @@ impl Job {
         let rescue = args.rescue || of_rescue.is_some();
         let name = of_rescue.unwrap_or_default();
         let verify = args.verify && !args.no_verify;
+        // Nothing is written: it is the image that is checked.
+        let is_check = verify && !args.restore_image && target.is_none();
+        let reads_image = args.restore_image || is_check;
+        let of_copy = [
+            ("--save-image", args.save_image),
+            ("--metadata", args.metadata),
+            (of_rescue.unwrap_or("--rescue"), rescue),
+            ("--domain-out", args.domain_out.is_some()),
+        ];
+        let of_copy = of_copy.into_iter().find_map(|(name, given)| given.then_some(name));
         let refusals = [
+            (is_check && of_copy.is_some(), JobError::VerifyAndSave(of_copy.unwrap_or_default())),
+            (args.against.is_some() && !is_check, JobError::AgainstAlone),
+            (args.checksum && reads_image, JobError::ChecksumAndRestore),
+            (args.checksum && !args.save_image, JobError::ChecksumWithoutImage),
+            (args.no_checksum && !args.save_image && !reads_image, JobError::NoChecksumWithoutImage),
             (of_rescue.is_some() && args.restore_image, JobError::RescueAndRestore(name)),
             (args.domain_out.is_some() && args.restore_image, JobError::RescueAndRestore("--domain-out")),
             (of_rescue.is_some() && args.metadata, JobError::RescueAndMetadata(name)),
@@ -252,7 +288,7 @@ impl Job {
             (of_rescue.is_some() && (args.new_serial || args.new_half_serial), JobError::SerialAndRescue),
             (args.save_image && args.restore_image, JobError::SaveAndRestore),
             (args.metadata && args.restore_image, JobError::MetadataAndRestore),
-            (args.no_action && !args.restore_image, JobError::NoActionWithoutImage),
+            (args.no_action && !reads_image, JobError::NoActionWithoutImage),
             (args.no_action && target.is_some(), JobError::NoActionWithOutput),
             (args.split.is_some() && !args.save_image, JobError::SplitWithoutImage),
             (
@@ -260,12 +296,15 @@ impl Job {
                     && target.as_ref().is_some_and(|target| target.is_in_order() || is_block_device(target)),
                 JobError::SplitToDevice,
             ),
-            (verify && !args.restore_image, JobError::VerifyWithoutImage),
-            (verify && args.no_action, JobError::VerifyAndNoAction),
+            (verify && !reads_image, JobError::VerifyWithoutImage),
+            (verify && args.restore_image && args.no_action, JobError::VerifyAndNoAction),
             (verify && target.as_ref().is_some_and(TargetName::is_in_order), JobError::VerifyStream),
-            (verify && source.is_stream(), JobError::VerifyFromStream),
-            (target.is_none() && !args.no_action && args.domain_out.is_none(), JobError::NoOutput),
-            (source == SourceName::Stdin && !args.restore_image, JobError::StdinWithoutImage),
+            (verify && !is_check && source.is_stream(), JobError::VerifyFromStream),
+            (
+                target.is_none() && !args.no_action && !is_check && args.domain_out.is_none(),
+                JobError::NoOutput,
+            ),
+            (source == SourceName::Stdin && !reads_image, JobError::StdinWithoutImage),
             (
                 args.metadata && !args.save_image && target == Some(TargetName::Stdout),
                 JobError::MetadataToStdout,
@@ -280,7 +319,9 @@ impl Job {
         if let Some((_, error)) = refusals.into_iter().find(|(refused, _)| *refused) {
             return Err(error);
         }
+        let in_order = target.as_ref().is_some_and(TargetName::is_in_order);
         let action = match target {
+            None if is_check => args.against.map_or(Action::Check, Action::Compare),
             None if args.domain_out.is_some() && !args.no_action => Action::Domain,
             None => Action::Check,
             Some(target) if args.restore_image => Action::Restore(target),
@@ -301,7 +342,9 @@ impl Job {
                 full_logfile: args.full_logfile,
             }),
             split: args.split,
-            verify,
+            // ntfsclone closes a pipe when it has read the last command.
+            checksum: !args.no_checksum && (args.checksum || !in_order || args.restore_image),
+            verify: verify && !is_check,
             new_serial,
             rescue,
             how: RescueOptions {
@@ -330,6 +373,7 @@ impl Job {
         target: SourceName,
         has_options: bool,
         split: Option<u64>,
+        checksum: bool,
         quiet: bool,
     ) -> Result<Job, JobError> {
         let SourceName::Path(target) = target else { return Err(JobError::NoSource) };
@@ -341,6 +385,7 @@ impl Job {
             action: Action::Finish { map, target },
             metadata: None,
             split,
+            checksum,
             verify: false,
             new_serial: None,
             rescue: true,
@@ -362,7 +407,7 @@ impl Job {
                 TargetName::Stdout => true,
                 TargetName::Replace(path) | TargetName::New(path) => is_stdout(path),
             },
-            Action::Check | Action::Domain | Action::Finish { .. } => false,
+            Action::Check | Action::Compare(_) | Action::Domain | Action::Finish { .. } => false,
         }
     }
 }

@@ -367,6 +367,7 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Survey => "Reading what makes the rest readable",
         Phase::Rescue => "Rescuing",
         Phase::Mark => "Marking what is lost",
+        Phase::Sum => "Reading the image back for its checksums",
         Phase::Sync => "Syncing",
         Phase::Verify => "Comparing the target with the image",
     }

@@ -1,25 +1,23 @@
 //! Does a job: opens source and target, pumps, and tells. The only file that knows all others.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::copy::{CopyError, Feed, MetadataFeed, Reader, VolumeFeed, pump};
 use crate::event::{Event, Observer, Phase};
-use crate::extent::ByteRange;
-use crate::image::{self, ImageError, ImageReader, ImageSink};
-use crate::io::compare::CompareSink;
+use crate::image::trailer::{self, Marks, Origin};
+use crate::image::{self, ImageError, ImageSink};
 use crate::io::disk::{Disk, OpenError};
+use crate::io::identity::Known;
 use crate::io::mounts::{Place, mounts_of};
-use crate::io::parts::{self, PartsError, PartsReader};
+use crate::io::parts::PartsError;
 use crate::io::remote::Wait;
 use crate::io::store::LocalStore;
 use crate::io::stream::DrySink;
 use crate::io::target::{Room, Target, TargetError, TargetName};
 use crate::io::{Loss, ReadError, Sink, Source, WriteError};
-use crate::job::{Action, Job, MetadataOnly, SourceName};
-use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
+use crate::job::{Action, Job, MetadataOnly};
 use crate::ntfs::first::PatternError;
 use crate::ntfs::metadata::Collector;
 use crate::ntfs::scan::{Usage, scan};
@@ -32,14 +30,18 @@ use crate::rescue::mapstore::MapError;
 use crate::serial::{NewSerial, SerialFeed};
 use crate::units::Geometry;
 
+mod check;
 mod memory;
 mod opened;
+mod provenance;
 mod rescue;
 
+use check::{
+    check, compare, files_of, first_sector, naming_last_part, open_checked, tell_checked,
+    tell_of_missing_extra, verify, walk,
+};
 use opened::Opened;
-
-/// Bytes of an image that are read at once.
-const IMAGE_READ: usize = 256 << 10;
+use provenance::{Noting, anonymous, origin_of};
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +132,7 @@ pub enum RunError {
     },
     /// What was restored was read back, and is something else.
     #[error(
-        "{target} is no copy of the image: of what was written {differing} bytes differ and {unreadable} cannot be read"
+        "{target} is no copy of the image: of what that holds {differing} bytes differ and {unreadable} cannot be read"
     )]
     NotACopy {
         /// Name of the target.
@@ -139,6 +141,16 @@ pub enum RunError {
         differing: u64,
         /// Bytes of clusters that cannot be read.
         unreadable: u64,
+    },
+    /// It cannot be what the image was made of.
+    #[error("'{}' has {found} bytes, but the volume of the image {wanted}", path.display())]
+    ShorterThanImage {
+        /// What is compared with the image.
+        path: PathBuf,
+        /// Its bytes.
+        found: u64,
+        /// Bytes of the volume, to the end of the backup boot sector's cluster.
+        wanted: u64,
     },
     /// A copy of nothing is no copy.
     #[error("nothing at all could be read from the disk: there is nothing to save")]
@@ -269,18 +281,10 @@ pub fn run(job: &Job, observer: &dyn Observer) -> Result<Outcome, RunError> {
             Ok(restore(job, target, observer).map_err(naming_last_part(&job.source))?.into())
         }
         Action::Domain => tell_domain(job, observer),
-        Action::Finish { map, target } => rescue::finish(map, target, job.split, observer),
-        Action::Check => check(&job.source, observer).map_err(naming_last_part(&job.source)),
+        Action::Finish { map, target } => rescue::finish(job, map, target, observer),
+        Action::Check => check(job, observer).map_err(naming_last_part(&job.source)),
+        Action::Compare(path) => compare(job, path, observer).map_err(naming_last_part(&job.source)),
     }
-}
-
-/// Walks an image's structure.
-fn check(source: &SourceName, observer: &dyn Observer) -> Result<Outcome, RunError> {
-    let mut image = open_image(source)?;
-    observer.tell(Event::Image(&image.info));
-    walk(&mut image, DrySink::new("standard output".into(), true), observer)?;
-    observer.tell(Event::Note(format_args!("The image's structure is whole.")));
-    Ok(Outcome::default())
 }
 
 /// Saves or clones.
@@ -313,6 +317,7 @@ fn copy_in_order(
     let target = Target::examine(target, &[path], job.split)?;
     let ask = |_| if observer.wants_stop() { Wait::Stop } else { Wait::Go };
     let disk = Disk::open(path)?;
+    let known = Known::of(&disk);
     let disk = if job.rescue { Opened::new(disk, &ask) } else { Opened::healthy(disk) };
     let tolerance = Tolerance { bad_areas: job.rescue, damage: job.rescue || job.ignore_fs_check };
     let volume = Volume::open(&disk, tolerance, observer)?;
@@ -330,8 +335,15 @@ fn copy_in_order(
     let usage = scan(&volume, tolerance, collector.as_mut(), observer)?;
     warn_of_shutdown(&volume, &usage, observer);
 
-    let reader = Reader::new(&disk, volume.info.sector_size, job.rescue, observer);
-    let copy = Copy { job, target: &target, to_image, geometry: volume.info.geometry, observer };
+    let marks = Arc::new(Mutex::new(Marks::with_room()));
+    let noting = Noting { observer, marks: marks.clone() };
+    let reader = Reader::new(&disk, volume.info.sector_size, job.rescue, &noting);
+    let origin = match job.metadata {
+        None => origin_of(&known, volume.info.serial),
+        Some(_) => anonymous(volume.info.serial),
+    };
+    let geometry = volume.info.geometry;
+    let copy = Copy { job, target: &target, to_image, origin, marks, geometry, observer };
     let mut losses =
         Losses { bytes: 0, structures: volume.nr_damaged + usage.nr_damaged + usage.nr_unreadable };
     match (collector, job.metadata) {
@@ -372,6 +384,9 @@ struct Copy<'a> {
     job: &'a Job,
     target: &'a Target,
     to_image: bool,
+    /// What the trailer of an image names.
+    origin: Origin,
+    marks: Arc<Mutex<Marks>>,
     geometry: Geometry,
     observer: &'a dyn Observer,
 }
@@ -383,16 +398,19 @@ impl Copy<'_> {
 
     /// Copies all that `feed` has, which is what `plan` names.
     fn write(&self, feed: &mut dyn Feed, plan: &Plan) -> Result<(), RunError> {
-        let Copy { job, target, to_image, geometry, observer } = self;
+        let Copy { job, target, to_image, origin, marks, geometry, observer } = self;
         let (room, phase) = if *to_image {
-            let image = image::encoded_len(geometry, plan.nr_used, plan.nr_gaps());
-            (Room { length: image, content: image }, Phase::Save)
+            (room_for_image(plan, job.checksum), Phase::Save)
         } else {
             (Room { length: geometry.written_end(), content: plan.total_bytes() }, Phase::Clone)
         };
         target.require(room)?;
         let sink: Box<dyn Sink> = if *to_image {
-            Box::new(ImageSink::new(target.open_output()?, target.name(), *geometry, plan.nr_used))
+            let image = ImageSink::new(target.open_output()?, target.name(), *geometry, plan.nr_used);
+            match job.checksum {
+                true => Box::new(image.with_trailer(origin.clone(), marks.clone())),
+                false => Box::new(image),
+            }
         } else {
             target.open_raw(geometry)?
         };
@@ -402,6 +420,13 @@ impl Copy<'_> {
         };
         into_target(target, sink, *observer, copy, |_| Ok(()))
     }
+}
+
+/// What an image of what `plan` names needs.
+fn room_for_image(plan: &Plan, checksum: bool) -> Room {
+    let image = image::encoded_len(&plan.geometry, plan.nr_used, plan.nr_gaps());
+    let length = if checksum { image + trailer::room_for(image) } else { image };
+    Room { length, content: length }
 }
 
 /// Pumps with a new serial number, if one is asked for, and returns it.
@@ -425,87 +450,37 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
     let files = files_of(source)?;
     let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
     let target = Target::examine(target, &files, None)?;
-    let mut image = open_image(source)?;
+    let mut image = open_checked(job)?;
     observer.tell(Event::Image(&image.info));
     let geometry = image.info.geometry;
     let total = geometry.copied_bytes(image.info.nr_used);
     target.require(Room { length: geometry.written_end(), content: total })?;
     let can_be_read_twice = !source.is_stream();
     if can_be_read_twice {
-        walk(&mut image, DrySink::new(target.name(), target.takes_any_order()), observer)?;
+        walk(&mut image, DrySink::new(target.name(), target.takes_any_order()), job, observer)?;
         if let Some(boot) = first_sector(source) {
             warn_of_sector_size(&target, boot.sector_size, observer);
         }
-        image = open_image(source)?;
+        image = open_checked(job)?;
     }
     let copy = |sink: &mut dyn Sink| {
         observer.tell(Event::Phase(Phase::Restore));
         let number = pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
+        let trailer = image.conclude().inspect_err(|_| {
+            observer.tell(Event::Warning(format_args!(
+                "what the image holds was written to {} before the damage was known: in a pipe its checksums come last",
+                target.name()
+            )));
+        })?;
         if !can_be_read_twice {
             tell_of_missing_extra(&image, observer);
+            tell_checked(trailer.as_ref(), job.checksum, observer);
         }
         Ok(number)
     };
     let check = |number| if job.verify { verify(source, &target, number, observer) } else { Ok(()) };
     into_target(&target, target.open_raw(&geometry)?, observer, copy, check)?;
     Ok(Losses::default())
-}
-
-/// Stretches of a target that are told one by one.
-const MAX_TOLD: usize = 20;
-
-/// Reads a restored target back and compares it with the image, as it was written: with this serial number, if it got
-/// a new one.
-fn verify(
-    source: &SourceName,
-    target: &Target,
-    number: Option<u64>,
-    observer: &dyn Observer,
-) -> Result<(), RunError> {
-    observer.tell(Event::Phase(Phase::Verify));
-    let mut image = open_image(source)?;
-    let geometry = image.info.geometry;
-    let total = geometry.copied_bytes(image.info.nr_used);
-    let disk = target.open_written()?;
-    let mut compared = CompareSink::new(&disk, target.name(), &geometry);
-    pump_renewed(&mut image, number.map(NewSerial::Given), &geometry, &mut compared, total, observer)?;
-    let differing = tell_stretches(compared.differing(), "differ from the image", observer);
-    let unreadable = tell_stretches(compared.unreadable(), "of the target cannot be read", observer);
-    if differing + unreadable > 0 {
-        return Err(RunError::NotACopy { target: target.name(), differing, unreadable });
-    }
-    observer.tell(Event::Note(format_args!("The target holds what the image holds.")));
-    Ok(())
-}
-
-/// Tells of each of these stretches, up to a number, and returns the bytes of all.
-fn tell_stretches(stretches: impl Iterator<Item = ByteRange>, what: &str, observer: &dyn Observer) -> u64 {
-    let (mut bytes, mut nr_more) = (0, 0);
-    for (nr, ByteRange { pos, len }) in stretches.enumerate() {
-        bytes += len;
-        if nr < MAX_TOLD {
-            observer.tell(Event::Warning(format_args!("{len} bytes at byte {pos} ({pos:#x}) {what}")));
-        } else {
-            nr_more += 1;
-        }
-    }
-    if nr_more > 0 {
-        observer.tell(Event::Warning(format_args!("{nr_more} more stretches {what}")));
-    }
-    bytes
-}
-
-/// Walks an image to its end.
-fn walk<R: Read + Send>(
-    image: &mut ImageReader<R>,
-    mut sink: DrySink,
-    observer: &dyn Observer,
-) -> Result<(), RunError> {
-    observer.tell(Event::Phase(Phase::Check));
-    let total = image.info.geometry.copied_bytes(image.info.nr_used);
-    pump(image, &mut sink, total, observer)?;
-    tell_of_missing_extra(image, observer);
-    Ok(())
 }
 
 /// Fills a sink that was just opened, finishes it, checks it and gives the target its name. If it cannot be written, says
@@ -530,48 +505,6 @@ fn into_target<T>(
 fn tell_what_is_left(target: &Target, observer: &dyn Observer) {
     if let Some(left) = target.left_behind() {
         observer.tell(Event::Warning(format_args!("{left}")));
-    }
-}
-
-fn open_image(source: &SourceName) -> Result<ImageReader<BufReader<PartsReader>>, RunError> {
-    let files = files_of(source)?;
-    let parts = match source {
-        SourceName::Path(_) => PartsReader::open(files),
-        SourceName::Stdin => {
-            io::stdin().as_fd().try_clone_to_owned().map(|stdin| PartsReader::from(File::from(stdin)))
-        }
-    };
-    let path = || source.path().unwrap_or(Path::new("standard input")).to_owned();
-    let parts = parts.map_err(|cause| RunError::OpenImage { path: path(), cause })?;
-    Ok(ImageReader::open(BufReader::with_capacity(IMAGE_READ, parts))?)
-}
-
-/// The files that an image lies in: one, its parts, or none where it comes through a pipe.
-fn files_of(source: &SourceName) -> Result<Vec<PathBuf>, PartsError> {
-    source.path().map_or(Ok(Vec::new()), parts::of_image)
-}
-
-/// Names the last part of an image that is cut off: it may be the one that is damaged, or not the last.
-fn naming_last_part(source: &SourceName) -> impl FnOnce(RunError) -> RunError + use<'_> {
-    move |error| match (&error, files_of(source)) {
-        (
-            RunError::Image(ImageError::CutOff { .. })
-            | RunError::Copy { cause: CopyError::Image(ImageError::CutOff { .. }) },
-            Ok(mut files),
-        ) if files.len() > 1 || files.first().map(PathBuf::as_path) != source.path() => {
-            RunError::CutOffParts { cause: Box::new(error), last: files.pop().unwrap_or_default() }
-        }
-        _ => error,
-    }
-}
-
-/// The boot sector in an image that can be read twice.
-fn first_sector(source: &SourceName) -> Option<BootSector> {
-    let mut bytes = [0; BOOT_SECTOR_LEN];
-    let mut image = open_image(source).ok()?;
-    match image.next(&mut bytes) {
-        Ok(Some((0, _))) => BootSector::parse(&bytes).ok(),
-        _ => None,
     }
 }
 
@@ -606,12 +539,6 @@ fn warn_of_shutdown(volume: &Volume<'_>, usage: &Usage, observer: &dyn Observer)
             "the volume was not unmounted: $LogFile holds changes that are not in place yet; Windows or \
              'ntfsfix' brings the copy in order"
         )));
-    }
-}
-
-fn tell_of_missing_extra<R: Read>(image: &ImageReader<R>, observer: &dyn Observer) {
-    if image.lacks_extra() {
-        observer.tell(Event::Warning(format_args!("the image holds no backup boot sector")));
     }
 }
 

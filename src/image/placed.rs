@@ -1,9 +1,13 @@
 //! An image in a file, written in any order: the plan says where each cluster's command stands.
 
+use std::io::{self, BufReader, Read};
+
 use zerocopy::IntoBytes;
 
-use super::{DATA, DATA_OFFSET, Header, SKIP, encoded_len};
-use crate::extent::{Rank, Ranks};
+use super::sums::SumTable;
+use super::trailer::{self, Marks, Origin, Trailer};
+use super::{DATA, DATA_OFFSET, Header, ImageError, ImageReader, SKIP, encoded_len};
+use crate::extent::{ByteRange, Rank, Ranks};
 use crate::io::{PlacedFile, PlacedSink, ReadError, Sink, WriteError};
 use crate::plan::Plan;
 
@@ -19,6 +23,28 @@ pub struct PlacedImage<'p> {
     ranks: Ranks,
     /// What is written at once: commands and clusters as they stand in the file.
     buffer: Vec<u8>,
+    /// What the trailer names, if the image gets one.
+    origin: Option<Origin>,
+}
+
+/// Bytes that are read back at once.
+const READ_BACK: usize = 1 << 20;
+
+/// An image that is read back from its beginning.
+struct Back<'f> {
+    file: &'f dyn PlacedFile,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Back<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
+        let now = buf.get_mut(..n).unwrap_or_default();
+        self.file.read_exact_at(now, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
 }
 
 impl<'p> PlacedImage<'p> {
@@ -30,12 +56,54 @@ impl<'p> PlacedImage<'p> {
         plan: &'p Plan,
     ) -> Result<PlacedImage<'p>, WriteError> {
         let ranks = plan.clusters().ranks();
-        let mut image = PlacedImage { file: Box::new(file), name, plan, ranks, buffer: Vec::new() };
+        let mut image =
+            PlacedImage { file: Box::new(file), name, plan, ranks, buffer: Vec::new(), origin: None };
+        image.drop_trailer()?;
         image.buffer.extend_from_slice(Header::of(&plan.geometry, plan.nr_used).as_bytes());
         image.buffer.extend_from_slice(DATA_OFFSET.as_bytes());
         image.buffer.resize(DATA_OFFSET as usize, 0);
         image.write(0)?;
         Ok(image)
+    }
+
+    /// Ends the image with a trailer when it is sealed, if its origin is given.
+    pub fn with_trailer(self, origin: Option<Origin>) -> PlacedImage<'p> {
+        PlacedImage { origin, ..self }
+    }
+
+    /// Takes the trailer of an earlier run away: from now on its checksums are wrong.
+    fn drop_trailer(&mut self) -> Result<(), WriteError> {
+        let end = self.len();
+        let cut = self.file.cut(end).map_err(|cause| self.failed("shorten", cause))?;
+        let mut magic = [0; trailer::MAGIC.len()];
+        // On a device, where a place that cannot be read is the end of it more often than not.
+        let is_there = self.file.end() > end && self.file.read_exact_at(&mut magic, end).is_ok();
+        let is_there = is_there && trailer::is_begun(&magic);
+        if is_there {
+            self.buffer = vec![0; trailer::room_for(end) as usize];
+            self.write(end)?;
+            self.buffer.clear();
+        }
+        if cut || is_there { self.sync() } else { Ok(()) }
+    }
+
+    /// Reads the image back, and sums it; none if it is not to go on.
+    fn sum(&self, goes_on: &mut dyn FnMut(u64) -> bool) -> Result<Option<SumTable>, ImageError> {
+        let back = Back { file: &*self.file, at: 0, end: self.len() };
+        let mut image = ImageReader::open_checked(BufReader::with_capacity(READ_BACK, back), None)?;
+        let mut buf = vec![0; READ_BACK];
+        let mut done = 0;
+        while goes_on(done) {
+            match image.next(&mut buf)? {
+                Some((_, len)) => done += len as u64,
+                None => return Ok(image.sums()),
+            }
+        }
+        Ok(None)
+    }
+
+    fn failed(&self, what: &'static str, cause: io::Error) -> WriteError {
+        WriteError::Finish { what, target: self.name.clone(), cause }
     }
 
     /// Writes what is in the buffer.
@@ -146,11 +214,26 @@ impl PlacedSink for PlacedImage<'_> {
     }
 
     fn sync(&mut self) -> Result<(), WriteError> {
-        self.file.sync_data().map_err(|cause| WriteError::Finish {
-            what: "sync",
-            target: self.name.clone(),
-            cause,
-        })
+        self.file.sync_data().map_err(|cause| self.failed("sync", cause))
+    }
+
+    fn seal(
+        &mut self,
+        marked: &mut dyn Iterator<Item = ByteRange>,
+        goes_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool, WriteError> {
+        let Some(origin) = self.origin.clone() else { return Ok(true) };
+        let sums = self.sum(goes_on).map_err(|error| match error {
+            ImageError::Read { cause, .. } => self.failed("read back", cause),
+            other => self.failed("read back", io::Error::other(other.to_string())),
+        })?;
+        let Some(sums) = sums else { return Ok(false) };
+        let mut marks = Marks::default();
+        marked.for_each(|area| marks.add(area));
+        self.buffer = Trailer { sums, origin: Some(origin), marks }.encode();
+        self.write(self.len())?;
+        self.sync()?;
+        Ok(true)
     }
 
     fn place_of(&self, pos: u64) -> u64 {
@@ -170,7 +253,7 @@ impl PlacedSink for PlacedImage<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::{ByteRange, ClusterSet, Extent};
+    use crate::extent::{ClusterSet, Extent};
     use crate::image::ImageSink;
     use crate::io::SyncWrite;
     use crate::units::{Geometry, Lcn};

@@ -108,6 +108,12 @@ impl Sums {
         }
     }
 
+    /// Takes down the header, whose bytes come as all others.
+    pub fn set_header(&mut self, bytes: &[u8]) {
+        self.header_len = bytes.len() as u32;
+        self.header = crc32fast::hash(bytes);
+    }
+
     /// Takes down that all so far is the header. It is no longer than a stretch.
     pub fn end_header(&mut self) {
         self.header_len = self.open_len as u32;

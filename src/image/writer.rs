@@ -1,7 +1,11 @@
 //! An image as a [`Sink`]: stretches of a volume become commands.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use zerocopy::IntoBytes;
 
+use super::sums::Sums;
+use super::trailer::{Marks, Origin, Trailer};
 use super::{DATA, DATA_OFFSET, Header, SKIP};
 use crate::io::{Sink, SyncWrite, WriteError};
 use crate::units::Geometry;
@@ -21,6 +25,15 @@ pub struct ImageSink<W> {
     /// Clusters up to here have their command; the volume's bytes up to `pos` are in.
     next_lcn: u64,
     pos: u64,
+    sealing: Option<Sealing>,
+}
+
+/// What the trailer will tell.
+#[derive(Debug)]
+struct Sealing {
+    sums: Sums,
+    origin: Origin,
+    marks: Arc<Mutex<Marks>>,
 }
 
 impl<W: SyncWrite> ImageSink<W> {
@@ -30,10 +43,21 @@ impl<W: SyncWrite> ImageSink<W> {
         buffer.extend_from_slice(Header::of(&geometry, nr_used).as_bytes());
         buffer.extend_from_slice(DATA_OFFSET.as_bytes());
         buffer.resize(DATA_OFFSET as usize, 0);
-        ImageSink { out, name, geometry, buffer, written: 0, next_lcn: 0, pos: 0 }
+        ImageSink { out, name, geometry, buffer, written: 0, next_lcn: 0, pos: 0, sealing: None }
+    }
+
+    /// Ends the image with a trailer. `marks` are those that are there when it is finished.
+    pub fn with_trailer(mut self, origin: Origin, marks: Arc<Mutex<Marks>>) -> ImageSink<W> {
+        let mut sums = Sums::default();
+        sums.set_header(&self.buffer);
+        self.sealing = Some(Sealing { sums, origin, marks });
+        self
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.sums.update(&self.buffer);
+        }
         self.out.write_all(&self.buffer).map_err(|cause| WriteError::Write {
             target: self.name.clone(),
             pos: self.written,
@@ -58,14 +82,21 @@ impl<W: SyncWrite> ImageSink<W> {
         Ok(())
     }
 
+    fn push_command(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.sums.add_command(bytes);
+        }
+        self.push(bytes)
+    }
+
     /// Begins the next cluster with data, skipping those before it.
     fn begin_cluster(&mut self, lcn: u64) -> Result<(), WriteError> {
         if lcn > self.next_lcn {
             let count = (lcn - self.next_lcn).to_le_bytes();
-            self.push(&[SKIP])?;
-            self.push(&count)?;
+            self.push_command(&[SKIP])?;
+            self.push_command(&count)?;
         }
-        self.push(&[DATA])?;
+        self.push_command(&[DATA])?;
         self.next_lcn = lcn + 1;
         Ok(())
     }
@@ -98,6 +129,11 @@ impl<W: SyncWrite> Sink for ImageSink<W> {
         // Where the device ends on the boundary the extra cluster has no bytes, but its command all the same.
         if self.next_lcn <= self.geometry.nr_clusters && self.geometry.extra_len() == 0 {
             self.begin_cluster(self.geometry.nr_clusters)?;
+        }
+        if let Some(Sealing { mut sums, origin, marks }) = self.sealing.take() {
+            sums.update(&self.buffer);
+            let marks = marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            self.push(&Trailer { sums: sums.table(), origin: Some(origin), marks }.encode())?;
         }
         self.flush()?;
         self.out.sync().map_err(|cause| WriteError::Finish { what: "sync", target: self.name.clone(), cause })

@@ -360,6 +360,14 @@ impl PlacedSink for Ahead<'_> {
         Ok(())
     }
 
+    fn seal(
+        &mut self,
+        marked: &mut dyn Iterator<Item = ByteRange>,
+        goes_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool, WriteError> {
+        self.inner.seal(marked, goes_on)
+    }
+
     fn settle(&mut self) -> Result<bool, WriteError> {
         let all = ByteRange { pos: 0, len: u64::MAX };
         let next = self.index.next(all).filter(|piece| self.is_within_reach(piece.range));

@@ -121,6 +121,18 @@ pub trait PlacedSink: Sink + Sync {
     /// Makes sure that all that was put, but what is held back to the end, has reached the medium.
     fn sync(&mut self) -> Result<(), WriteError>;
 
+    /// Adds what tells later whether all of it is whole, for which it is read back, if there is something to be added:
+    /// when it is finished. `marked` are the stretches of the volume that hold marks. `goes_on` hears how many bytes were
+    /// read, at first none, and says whether to go on; false if it did not.
+    fn seal(
+        &mut self,
+        marked: &mut dyn Iterator<Item = ByteRange>,
+        goes_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool, WriteError> {
+        let _nothing = (marked, goes_on);
+        Ok(true)
+    }
+
     /// Does a little of what can wait until there is nothing to put. Is there perhaps more?
     fn settle(&mut self) -> Result<bool, WriteError> {
         Ok(false)
@@ -139,7 +151,7 @@ pub trait PlacedSink: Sink + Sync {
     /// Where the target ends now, in bytes; a device never does.
     fn end(&self) -> u64;
 
-    /// Bytes of the finished target.
+    /// Bytes of the finished target, before it is sealed.
     fn len(&self) -> u64;
 
     /// Is it empty when it is finished?
@@ -161,6 +173,9 @@ pub trait PlacedFile: Send + Sync + std::fmt::Debug {
 
     /// Where it ends now, in bytes; a device never does.
     fn end(&self) -> u64;
+
+    /// Takes away what is behind byte `end`, but not on a device. Was there anything?
+    fn cut(&mut self, end: u64) -> io::Result<bool>;
 }
 
 impl PlacedFile for File {
@@ -178,6 +193,15 @@ impl PlacedFile for File {
 
     fn end(&self) -> u64 {
         end_of(self)
+    }
+
+    fn cut(&mut self, end: u64) -> io::Result<bool> {
+        let metadata = self.metadata()?;
+        let is_longer = metadata.is_file() && metadata.len() > end;
+        if is_longer {
+            self.set_len(end)?;
+        }
+        Ok(is_longer)
     }
 }
 

@@ -325,6 +325,22 @@ impl PlacedFile for Parts {
         Ok(())
     }
 
+    fn cut(&mut self, end: u64) -> io::Result<bool> {
+        let is_longer = self.end() > end;
+        let (last, within) = self.place(end);
+        // The first part stays, also where nothing is left in it.
+        let nr_left = if within > 0 { last + 1 } else { last }.max(1);
+        while is_longer && self.files.len() > nr_left {
+            std::fs::remove_file(numbered(&self.name, self.files.len() as u64))?;
+            self.files.pop();
+        }
+        if let Some(part) = self.files.get_mut(last).filter(|_| is_longer) {
+            part.file.set_len(within)?;
+            part.is_dirty = true;
+        }
+        Ok(is_longer)
+    }
+
     fn end(&self) -> u64 {
         let before = (self.files.len() as u64).saturating_sub(1) * self.part_len;
         let last = self.files.last().and_then(|part| part.file.metadata().ok());

@@ -21,6 +21,7 @@ use super::store::{folder_of, sync_folder_of};
 use super::stream::{Output, StreamSink};
 use super::{PlacedSink, Sink, WriteError};
 use crate::image::PlacedImage;
+use crate::image::trailer::Origin;
 use crate::plan::Plan;
 use crate::rescue::frozen::Form;
 use crate::sys;
@@ -456,11 +457,13 @@ impl Target {
         })
     }
 
-    /// Opens the target to be written in any order and read back: from here on it is changed.
+    /// Opens the target to be written in any order and read back: from here on it is changed. An image gets a trailer
+    /// if its origin is named.
     pub fn open_placed<'p>(
         &self,
         plan: &'p Plan,
         form: Form,
+        origin: Option<Origin>,
     ) -> Result<Box<dyn PlacedSink + 'p>, TargetError> {
         let (name, geometry) = (self.name(), &plan.geometry);
         let resumes = self.mapped == Mapped::Resumed;
@@ -468,7 +471,7 @@ impl Target {
             self.clear_ahead()?;
         }
         if let Some(part_len) = self.split {
-            let image = PlacedImage::new(self.open_parts(part_len)?, name, plan)?;
+            let image = PlacedImage::new(self.open_parts(part_len)?, name, plan)?.with_trailer(origin);
             return self.with_ahead(Box::new(image), geometry);
         }
         let file = match &self.kind {
@@ -483,7 +486,7 @@ impl Target {
             Kind::Stream | Kind::Stdout => return Err(TargetError::InOrder(self.path.clone())),
         };
         let sink: Box<dyn PlacedSink + 'p> = match (form, &self.kind) {
-            (Form::Image, _) => Box::new(PlacedImage::new(file, name, plan)?),
+            (Form::Image, _) => Box::new(PlacedImage::new(file, name, plan)?.with_trailer(origin)),
             (Form::Clone, kind) if resumes => {
                 let is_file = !matches!(kind, Kind::Device { .. });
                 Box::new(RawSink::resume(file, name, geometry, is_file))

@@ -97,6 +97,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::Mark => "mark",
         Phase::Folders => "folders",
         Phase::Files => "files",
+        Phase::Sum => "sum",
         Phase::Sync => "sync",
         Phase::Verify => "verify",
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::memory::warn_of_memory;
 use super::opened::Opened;
+use super::provenance::origin_of;
 use super::{Losses, Outcome, RunError, refuse_writable_mount, tell_space};
 use crate::copy::CopyError;
 use crate::copy::rescue::{Ending, Meter, pump};
@@ -125,7 +126,16 @@ pub(super) fn rescue_volume(
             };
             let begun = loop {
                 let areas = areas.with_unit(len, SURVEY_UNIT.into());
-                match begin(form, &patterns, &opened, areas, in_target.as_ref(), &target, observer) {
+                match begin(
+                    form,
+                    job.checksum,
+                    &patterns,
+                    &opened,
+                    areas,
+                    in_target.as_ref(),
+                    &target,
+                    observer,
+                ) {
                     Err(error) if error.is_of_gone_disk() => {
                         opened.close();
                         let disk = come_back(job, &known, path, None, None, observer).ok_or(error)?;
@@ -156,7 +166,8 @@ pub(super) fn rescue_volume(
         let range = ByteRange { pos: 0, len };
         map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
     }
-    let mut sink = target.open_placed(&plan, form)?;
+    let origin = job.checksum.then(|| origin_of(&known, facts.volume_serial));
+    let mut sink = target.open_placed(&plan, form, origin)?;
     put_held(&facts, &plan, sink.as_mut())?;
     if is_resumed {
         forget_missing(&plan, &mut areas, sink.as_ref(), observer);
@@ -238,9 +249,7 @@ pub(super) fn rescue_volume(
             return Err(CopyError::Stopped.into());
         }
         keeper.write(&rescue, true)?;
-        observer.tell(Event::Note(format_args!("Interrupted: the same command goes on where this ended.")));
-        let losses = Losses { bytes: 0, structures: nr_damaged };
-        return Ok(Outcome { losses, ending: super::Ending::Interrupted });
+        return Ok(interrupted(nr_damaged, observer));
     }
     if ending == Ending::End(End::Complete) && finished_in(&domain, rescue.areas()) == 0 {
         tell_what_is_left(job, &target, observer);
@@ -248,8 +257,13 @@ pub(super) fn rescue_volume(
     }
     let unfinished =
         Unfinished { plan: &plan, facts: &facts, domain, areas: rescue.areas(), repairs: job.how.repair };
-    let completed = complete(&unfinished, sink.as_mut(), observer)
-        .inspect_err(|_| tell_what_is_left(job, &target, observer))?;
+    let completed = match complete(&unfinished, sink.as_mut(), observer) {
+        Err(RunError::Copy { cause: CopyError::Stopped }) if job.how.map.is_some() => {
+            keeper.write(&rescue, true)?;
+            return Ok(interrupted(nr_damaged, observer));
+        }
+        other => other.inspect_err(|_| tell_what_is_left(job, &target, observer))?,
+    };
     tell_lost(&unfinished, &completed, observer);
     keeper.conclude(&rescue)?;
     let hit = find_hit(&unfinished, &completed, sink.as_ref(), job.report.is_some(), observer);
@@ -275,6 +289,13 @@ pub(super) fn rescue_volume(
         write_report(report, &store, &circumstances, &unfinished, completed, hit)?;
     }
     Ok(outcome)
+}
+
+/// What came of a rescue that was asked to end, and has a map.
+fn interrupted(nr_damaged: u64, observer: &dyn Observer) -> Outcome {
+    observer.tell(Event::Note(format_args!("Interrupted: the same command goes on where this ended.")));
+    let losses = Losses { bytes: 0, structures: nr_damaged };
+    Outcome { losses, ending: super::Ending::Interrupted }
 }
 
 /// Reads what a rescue asks for, through all comings and goings of the disk.

@@ -23,7 +23,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(2);
 
 /// Stages whose progress is in bytes, so far as we know them.
-const IN_BYTES: [&str; 7] = ["clone", "save", "restore", "check", "rescue", "verify", "compare"];
+const IN_BYTES: [&str; 8] = ["clone", "save", "restore", "check", "rescue", "verify", "compare", "sum"];
 
 /// The progress of a worker.
 #[derive(Debug, Default)]
@@ -178,6 +178,7 @@ fn step(phase: &str) -> &str {
         "restore" => "Copying from the image",
         "check" => "Checking that the image is whole",
         "verify" | "compare" => "Reading back what was written, and comparing it with the image",
+        "sum" => "Reading the image back for its checksums",
         "rescue" => "Rescuing",
         "mark" => "Marking what is lost",
         "sync" => "Waiting until the disk has written everything: do not switch off",

@@ -1,13 +1,12 @@
 //! Reading what makes the rest readable, and deciding what is copied.
 
 use super::super::memory::warn_of_memory;
-use super::super::{RunError, tell_space, warn_of_sector_size, warn_of_shutdown};
+use super::super::{RunError, room_for_image, tell_space, warn_of_sector_size, warn_of_shutdown};
 use super::look::bitmaps;
 use super::{boot_range, extra_range};
 use crate::copy::survey::Survey;
 use crate::event::{Event, Observer, Phase};
 use crate::extent::{ByteRange, ClusterSet, Extent};
-use crate::image;
 use crate::io::disk::Disk;
 use crate::io::stash::Stash;
 use crate::io::target::{Room, Target};
@@ -58,6 +57,7 @@ pub(super) const SURVEY_UNIT: u32 = 4096;
 /// Reads what makes the rest readable, and decides what is copied.
 pub(super) fn begin(
     form: Form,
+    checksum: bool,
     patterns: &Patterns,
     source: &dyn Source,
     areas: Areas,
@@ -71,7 +71,7 @@ pub(super) fn begin(
     let tolerance = Tolerance::RESCUE;
     let volume = match Volume::open(&survey, tolerance, observer) {
         Err(error) if error.read().map(ReadError::loss) == Some(Loss::BadArea) => {
-            return begin_blind(form, survey, source, target, &error, observer);
+            return begin_blind(form, checksum, survey, source, target, &error, observer);
         }
         other => other?,
     };
@@ -103,7 +103,7 @@ pub(super) fn begin(
     let (sector_size, volume_serial) = (volume.info.sector_size, volume.info.serial);
     let plan = Plan::new(geometry, usage.used, usage.nr_used);
     tell_space(plan.nr_used, geometry, observer);
-    target.require(room_for(form, &plan, plan.nr_used - nr_doubtful.unwrap_or(0)))?;
+    target.require(room_for(form, checksum, &plan, plan.nr_used - nr_doubtful.unwrap_or(0)))?;
     let found = survey.into_found();
     let held = |range: ByteRange| {
         let mut bytes = vec![0; range.len as usize];
@@ -126,6 +126,7 @@ pub(super) fn begin(
 /// was saved by then can be searched.
 fn begin_blind(
     form: Form,
+    checksum: bool,
     survey: Survey<'_>,
     source: &dyn Source,
     target: &Target,
@@ -160,7 +161,7 @@ fn begin_blind(
         boot_sector: None,
         extra_cluster: None,
     };
-    target.require(room_for(form, &plan, plan.nr_used))?;
+    target.require(room_for(form, checksum, &plan, plan.nr_used))?;
     let found = survey.into_found();
     let areas = found.areas.with_unit(source.len(), geometry.cluster_size.into());
     Ok(Begun { plan, facts, areas, stash: found.stash, first: Vec::new(), nr_damaged: 1 })
@@ -168,12 +169,9 @@ fn begin_blind(
 
 /// What a target must have room for, with so many clusters that are in use beyond doubt. What is in doubt has a place
 /// in a clone, but perhaps nothing to put there.
-fn room_for(form: Form, plan: &Plan, nr_sure: u64) -> Room {
+fn room_for(form: Form, checksum: bool, plan: &Plan, nr_sure: u64) -> Room {
     match form {
-        Form::Image => {
-            let image = image::encoded_len(&plan.geometry, plan.nr_used, plan.nr_gaps());
-            Room { length: image, content: image }
-        }
+        Form::Image => room_for_image(plan, checksum),
         Form::Clone => {
             Room { length: plan.geometry.written_end(), content: plan.geometry.copied_bytes(nr_sure) }
         }

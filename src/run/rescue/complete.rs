@@ -2,18 +2,22 @@
 
 use std::path::Path;
 
+use super::super::provenance::anonymous;
 use super::super::{Ending, Losses, Outcome, RunError};
 use super::look::look;
-use super::result::find_hit;
+use super::result::{find_hit, missing};
 use super::source::TargetSource;
 use super::{areas_of, boot_range, domain_of, forget_missing, pieces, put_held, tell_lost};
+use crate::copy::CopyError;
 use crate::copy::survey::BLOCK;
 use crate::event::{Event, Observer, Phase, Silent};
 use crate::extent::ByteRange;
+use crate::image::trailer::Origin;
 use crate::io::parts;
 use crate::io::store::LocalStore;
 use crate::io::target::{Mapped, Target, TargetName};
 use crate::io::{PlacedSink, Source};
+use crate::job::Job;
 use crate::ntfs::boot::BOOT_SECTOR_LEN;
 use crate::ntfs::mft::NR_MIRRORED;
 use crate::ntfs::record::Record;
@@ -74,12 +78,12 @@ pub fn complete(
     let repairs = if unfinished.repairs { repairs(unfinished, sink) } else { Vec::new() };
     let mut completed = Completed::default();
     let mut buf = vec![0; BLOCK as usize];
-    let missing = domain.ranges().flat_map(|range| areas.within(range));
-    let mut missing = missing.filter(|area| area.state != State::Finished).peekable();
-    if missing.peek().is_some() {
+    let wanted = domain.ranges().flat_map(|range| areas.within(range));
+    let mut unread = wanted.filter(|area| area.state != State::Finished).peekable();
+    if unread.peek().is_some() {
         observer.tell(Event::Phase(Phase::Mark));
     }
-    for piece in missing.flat_map(|area| pieces(area.range)) {
+    for piece in unread.flat_map(|area| pieces(area.range)) {
         let data = buf.get_mut(..piece.len as usize).unwrap_or_default();
         mark_lost(piece.pos, data, facts.sector_size);
         sink.put(piece.pos, data)?;
@@ -99,6 +103,18 @@ pub fn complete(
     }
     observer.tell(Event::Phase(Phase::Sync));
     sink.finish()?;
+    let repaired: Vec<_> = completed.repaired.iter().map(|repaired| repaired.range).collect();
+    let total = plan.total_bytes();
+    let mut goes_on = |done: u64| {
+        if done == 0 {
+            observer.tell(Event::Phase(Phase::Sum));
+        }
+        observer.tell(Event::Progress { done: done.min(total), total });
+        !observer.wants_stop()
+    };
+    if !sink.seal(&mut missing(unfinished, &repaired), &mut goes_on)? {
+        return Err(CopyError::Stopped.into());
+    }
     Ok(completed)
 }
 
@@ -182,14 +198,9 @@ fn copied(
 }
 
 /// Completes the target of a rescue without its disk.
-pub fn finish(
-    map_file: &Path,
-    path: &Path,
-    split: Option<u64>,
-    observer: &dyn Observer,
-) -> Result<Outcome, RunError> {
+pub fn finish(job: &Job, map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<Outcome, RunError> {
     let store = LocalStore;
-    let (map, Some(_)) = MapStore::open(&store, map_file)? else {
+    let (map, Some(earlier)) = MapStore::open(&store, map_file)? else {
         return Err(RunError::NoMap(map_file.to_owned()));
     };
     let thawed = frozen::thaw(&store, &frozen::path_of(map_file))?;
@@ -199,9 +210,15 @@ pub fn finish(
         true => TargetName::Replace(path.to_owned()),
         false => TargetName::New(path.to_owned()),
     };
-    let target = Target::examine_mapped(&name, &[], split, Mapped::Resumed)?;
+    let target = Target::examine_mapped(&name, &[], job.split, Mapped::Resumed)?;
     let mut areas = areas_of(&map, plan.geometry.device_size, plan.geometry.cluster_size)?;
-    let mut sink = target.open_placed(&plan, facts.form)?;
+    let disk = earlier.head.identity.map(|identity| identity.disk);
+    let origin = || Origin {
+        disk_size: disk.as_ref().map_or(0, |disk| disk.size),
+        disk_serial: disk.map_or(String::new(), |disk| disk.serial),
+        ..anonymous(facts.volume_serial)
+    };
+    let mut sink = target.open_placed(&plan, facts.form, job.checksum.then(origin))?;
     put_held(&facts, &plan, sink.as_mut())?;
     forget_missing(&plan, &mut areas, sink.as_ref(), observer);
     // What is known by now to be free is not missing.

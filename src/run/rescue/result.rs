@@ -92,7 +92,7 @@ impl Hit {
 }
 
 /// The wanted stretches that are neither read nor written from a copy, ascending.
-fn missing<'a>(
+pub fn missing<'a>(
     unfinished: &'a Unfinished<'_>,
     repaired: &'a [ByteRange],
 ) -> impl Iterator<Item = ByteRange> + 'a {
