@@ -114,7 +114,7 @@ fn the_copy_loop_allocates_nothing() {
     assert_copies_without_allocating("clone", &mut volume(), &mut raw);
     let mut stream = StreamSink::new(create("stream"), "stream".into(), geometry.device_size);
     assert_copies_without_allocating("clone to a pipe", &mut volume(), &mut stream);
-    let mut image = ImageSink::new(Output::File(create("image")), "image".into(), geometry, nr_used);
+    let mut image = ImageSink::new(Output::file(create("image")), "image".into(), geometry, nr_used);
     assert_copies_without_allocating("save", &mut volume(), &mut image);
 
     let saved = io::BufReader::new(File::open(at("image")).unwrap());

@@ -7,10 +7,12 @@ use zerocopy::IntoBytes;
 use super::sums::Sums;
 use super::trailer::{Marks, Origin, Trailer};
 use super::{DATA, DATA_OFFSET, Header, SKIP};
+use crate::io::buffer::AlignedBuf;
 use crate::io::{Sink, SyncWrite, WriteError};
 use crate::units::Geometry;
 
-/// Bytes that are collected before they are written: the commands between the clusters are tiny.
+/// Bytes that are collected before they are written: the commands between the clusters are tiny. All writes but the last
+/// are so long and begin at a multiple of it, so that a file can take them past the page cache.
 const BUFFER: usize = 1 << 20;
 
 /// Writes an image, in order. Stretches may begin and end within a cluster, as long as they follow each other.
@@ -19,7 +21,9 @@ pub struct ImageSink<W> {
     out: W,
     name: String,
     geometry: Geometry,
-    buffer: Vec<u8>,
+    buffer: AlignedBuf,
+    /// Bytes in the buffer.
+    filled: usize,
     /// Bytes of the image that were written already.
     written: u64,
     /// Clusters up to here have their command; the volume's bytes up to `pos` are in.
@@ -39,44 +43,54 @@ struct Sealing {
 impl<W: SyncWrite> ImageSink<W> {
     /// Begins an image of a volume of which `nr_used` clusters will be put; `name` is for messages.
     pub fn new(out: W, name: String, geometry: Geometry, nr_used: u64) -> ImageSink<W> {
-        let mut buffer = Vec::with_capacity(BUFFER);
-        buffer.extend_from_slice(Header::of(&geometry, nr_used).as_bytes());
-        buffer.extend_from_slice(DATA_OFFSET.as_bytes());
-        buffer.resize(DATA_OFFSET as usize, 0);
-        ImageSink { out, name, geometry, buffer, written: 0, next_lcn: 0, pos: 0, sealing: None }
+        let mut buffer = AlignedBuf::new(BUFFER);
+        let header = Header::of(&geometry, nr_used);
+        let front = header.as_bytes().iter().chain(DATA_OFFSET.as_bytes());
+        buffer.bytes_mut().iter_mut().zip(front).for_each(|(to, from)| *to = *from);
+        let filled = DATA_OFFSET as usize;
+        ImageSink { out, name, geometry, buffer, filled, written: 0, next_lcn: 0, pos: 0, sealing: None }
     }
 
     /// Ends the image with a trailer. `marks` are those that are there when it is finished.
     pub fn with_trailer(mut self, origin: Origin, marks: Arc<Mutex<Marks>>) -> ImageSink<W> {
         let mut sums = Sums::default();
-        sums.set_header(&self.buffer);
+        sums.set_header(self.collected());
         self.sealing = Some(Sealing { sums, origin, marks });
         self
     }
 
+    /// What was not written yet.
+    fn collected(&self) -> &[u8] {
+        self.buffer.bytes().get(..self.filled).unwrap_or_default()
+    }
+
     fn flush(&mut self) -> Result<(), WriteError> {
+        let data = self.buffer.bytes().get(..self.filled).unwrap_or_default();
         if let Some(sealing) = &mut self.sealing {
-            sealing.sums.update(&self.buffer);
+            sealing.sums.update(data);
         }
-        self.out.write_all(&self.buffer).map_err(|cause| WriteError::Write {
+        self.out.write_all(data).map_err(|cause| WriteError::Write {
             target: self.name.clone(),
             pos: self.written,
-            len: self.buffer.len(),
+            len: data.len(),
             cause,
         })?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
+        self.written += data.len() as u64;
+        self.filled = 0;
         Ok(())
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            if self.buffer.len() == BUFFER {
+            if self.filled == BUFFER {
                 self.flush()?;
             }
-            let (now, later) = rest.split_at(rest.len().min(BUFFER - self.buffer.len()));
-            self.buffer.extend_from_slice(now);
+            let (now, later) = rest.split_at(rest.len().min(BUFFER - self.filled));
+            if let Some(to) = self.buffer.bytes_mut().get_mut(self.filled..self.filled + now.len()) {
+                to.copy_from_slice(now);
+            }
+            self.filled += now.len();
             rest = later;
         }
         Ok(())
@@ -131,7 +145,7 @@ impl<W: SyncWrite> Sink for ImageSink<W> {
             self.begin_cluster(self.geometry.nr_clusters)?;
         }
         if let Some(Sealing { mut sums, origin, marks }) = self.sealing.take() {
-            sums.update(&self.buffer);
+            sums.update(self.collected());
             let marks = marks.lock().unwrap_or_else(PoisonError::into_inner).clone();
             self.push(&Trailer { sums: sums.table(), origin: Some(origin), marks }.encode())?;
         }

@@ -1,14 +1,20 @@
 //! A raw clone: each cluster at its own place in a file or on a device.
 //!
-//! Gaps stay holes in a file and untouched on a device. The boot sector and the cluster with its backup are held
+//! Gaps stay holes in a file and untouched on a device; a clone in one go leaves a file's zeros holes too. The boot sector and the cluster with its backup are held
 //! back until everything else has reached the medium: a clone that was cut off is never taken for a volume.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::{PlacedSink, ReadError, Sink, WriteError, end_of};
+use super::buffer::is_zero;
+use super::direct::DirectFile;
+use super::{PlacedFile, PlacedSink, ReadError, Sink, WriteError};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::units::Geometry;
+
+/// Bytes of the unit in which zeros are left out: holes much smaller cost a file system more than they save.
+const HOLE: usize = 64 << 10;
 
 /// A stretch that is written at the end.
 #[derive(Debug)]
@@ -22,10 +28,12 @@ struct Held {
 /// A raw clone in a file or on a device.
 #[derive(Debug)]
 pub struct RawSink {
-    file: File,
+    file: DirectFile,
     name: String,
     /// Length that the file gets; a device keeps its own.
     file_len: Option<u64>,
+    /// From this byte on the file was never written to: zeros there are holes already.
+    untouched_from: u64,
     /// Bytes of the clone.
     len: u64,
     /// Boot sector, then backup.
@@ -35,13 +43,13 @@ pub struct RawSink {
 impl RawSink {
     /// A clone in an empty file.
     pub fn file(file: File, name: String, geometry: &Geometry) -> RawSink {
-        RawSink {
-            file,
-            name,
-            file_len: Some(geometry.device_size),
-            len: geometry.device_size,
-            held: held_back(geometry),
-        }
+        RawSink { file_len: Some(geometry.device_size), ..RawSink::in_place(file, name, geometry) }
+    }
+
+    /// The same, which leaves zeros out: then only [`Sink::finish`] gives the file its length, and until then nothing tells
+    /// what is a zero from what never came.
+    pub fn sparse_file(file: File, name: String, geometry: &Geometry) -> RawSink {
+        RawSink { untouched_from: 0, ..RawSink::file(file, name, geometry) }
     }
 
     /// A clone on a device of `device_size` bytes. The boot sector and the backup of an NTFS volume that is there
@@ -52,7 +60,7 @@ impl RawSink {
         device_size: u64,
         geometry: &Geometry,
     ) -> Result<RawSink, WriteError> {
-        let sink = RawSink::in_place(file, name, geometry);
+        let mut sink = RawSink::in_place(file, name, geometry);
         let backup = sink.boot_sector_at(0).as_ref().and_then(BootSector::backup_pos);
         // The backup lies behind the old volume's last sector, or, where nothing tells how long that was, in the
         // device's last one.
@@ -88,30 +96,68 @@ impl RawSink {
     }
 
     fn in_place(file: File, name: String, geometry: &Geometry) -> RawSink {
-        RawSink { file, name, file_len: None, len: geometry.device_size, held: held_back(geometry) }
+        RawSink {
+            file: file.into(),
+            name,
+            file_len: None,
+            untouched_from: u64::MAX,
+            len: geometry.device_size,
+            held: held_back(geometry),
+        }
     }
 
     /// The NTFS boot sector at byte `pos`, if one can be read there.
     fn boot_sector_at(&self, pos: u64) -> Option<BootSector> {
         let mut bytes = [0; BOOT_SECTOR_LEN];
-        self.file.read_exact_at(&mut bytes, pos).ok()?;
+        PlacedFile::read_exact_at(&self.file, &mut bytes, pos).ok()?;
         BootSector::parse(&bytes).ok()
     }
 
-    fn write(&self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
-        write_at(&self.file, &self.name, pos, data)
+    fn write(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        write_at(&mut self.file, &self.name, pos, data)
+    }
+
+    /// Writes what is not held back, but for zeros where they are there already.
+    fn write_or_leave(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        if pos < self.untouched_from {
+            return self.write(pos, data);
+        }
+        let mut waiting = 0..0;
+        for unit in data.chunks(HOLE) {
+            let end = waiting.end + unit.len();
+            if is_zero(unit) {
+                self.write_part(pos, data, waiting)?;
+                waiting = end..end;
+            } else {
+                waiting.end = end;
+            }
+        }
+        self.write_part(pos, data, waiting)
+    }
+
+    /// Writes these of the bytes at `pos`, if there are any.
+    fn write_part(&mut self, pos: u64, data: &[u8], part: Range<usize>) -> Result<(), WriteError> {
+        let at = pos + part.start as u64;
+        match data.get(part) {
+            None | Some([]) => Ok(()),
+            Some(data) => self.write(at, data),
+        }
     }
 
     fn flush(&self) -> Result<(), WriteError> {
-        self.file.sync_all().map_err(|cause| WriteError::Finish {
-            what: "sync",
-            target: self.name.clone(),
-            cause,
-        })
+        sync(&self.file, &self.name)
     }
 }
 
-fn write_at(file: &File, name: &str, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+fn sync(file: &DirectFile, name: &str) -> Result<(), WriteError> {
+    file.file().sync_all().map_err(|cause| WriteError::Finish {
+        what: "sync",
+        target: name.to_owned(),
+        cause,
+    })
+}
+
+fn write_at(file: &mut DirectFile, name: &str, pos: u64, data: &[u8]) -> Result<(), WriteError> {
     file.write_all_at(data, pos).map_err(|cause| WriteError::Write {
         target: name.to_owned(),
         pos,
@@ -139,7 +185,7 @@ impl Sink for RawSink {
             // What lies before the held stretch is written, what lies in it kept.
             let (before, from) = rest.split_at(held.pos.saturating_sub(at) as usize);
             if !before.is_empty() {
-                write_at(&self.file, &self.name, at, before)?;
+                write_at(&mut self.file, &self.name, at, before)?;
             }
             at += before.len() as u64;
             let n = (held_end.min(end) - at) as usize;
@@ -149,15 +195,14 @@ impl Sink for RawSink {
             at += n as u64;
             rest = from.get(n..).unwrap_or_default();
         }
-        match rest {
-            [] => Ok(()),
-            rest => self.write(at, rest),
-        }
+        self.write_or_leave(at, rest)?;
+        self.untouched_from = self.untouched_from.max(end);
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), WriteError> {
         if let Some(len) = self.file_len {
-            self.file.set_len(len).map_err(|cause| WriteError::Finish {
+            self.file.file().set_len(len).map_err(|cause| WriteError::Finish {
                 what: "set the length of",
                 target: self.name.clone(),
                 cause,
@@ -165,9 +210,10 @@ impl Sink for RawSink {
         }
         self.flush()?;
         // The backup first: as long as it is alone, a restore is known to be unfinished.
-        for held in self.held.iter().rev().filter(|held| held.came && !held.bytes.is_empty()) {
-            self.write(held.pos, &held.bytes)?;
-            self.flush()?;
+        let RawSink { file, name, held, .. } = self;
+        for held in held.iter().rev().filter(|held| held.came && !held.bytes.is_empty()) {
+            write_at(file, name, held.pos, &held.bytes)?;
+            sync(file, name)?;
         }
         Ok(())
     }
@@ -183,7 +229,7 @@ impl PlacedSink for RawSink {
         let mut filled = 0;
         while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             let (at, len) = (pos + filled as u64, rest.len());
-            match self.file.read_at(rest, at) {
+            match self.file.file().read_at(rest, at) {
                 Ok(0) => {
                     rest.fill(0);
                     filled += len;
@@ -213,7 +259,7 @@ impl PlacedSink for RawSink {
     }
 
     fn end(&self) -> u64 {
-        end_of(&self.file)
+        self.file.end()
     }
 
     fn len(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
+use super::direct::DirectFile;
 use super::parts::Parts;
 use super::{Sink, SyncWrite, WriteError};
 
@@ -70,34 +71,51 @@ impl<W: Write + Send> Sink for StreamSink<W> {
     }
 }
 
-/// A file, device or pipe that takes an image, or an image in parts. Standard output is one too, without the line buffer
-/// that std puts before it.
+/// What takes an image from front to back. Standard output is one too, without the line buffer that std puts before it.
 #[derive(Debug)]
 pub enum Output {
-    /// In one piece.
-    File(File),
+    /// A file or device.
+    File {
+        /// Written from its first byte on.
+        file: DirectFile,
+        /// Bytes written.
+        at: u64,
+    },
+    /// A pipe, a terminal, `/dev/null`, or whatever standard output is.
+    Stream(File),
     /// In numbered parts.
     Parts(Parts),
 }
 
 impl Output {
+    /// A file or device, written from its first byte on.
+    pub fn file(file: File) -> Output {
+        Output::File { file: file.into(), at: 0 }
+    }
+
     /// A second descriptor of the process's standard output.
     pub fn stdout() -> io::Result<Output> {
-        Ok(Output::File(io::stdout().as_fd().try_clone_to_owned()?.into()))
+        Ok(Output::Stream(io::stdout().as_fd().try_clone_to_owned()?.into()))
     }
 }
 
 impl Write for Output {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         match self {
-            Output::File(file) => file.write(data),
+            Output::File { file, at } => {
+                file.write_all_at(data, *at)?;
+                *at += data.len() as u64;
+                Ok(data.len())
+            }
+            Output::Stream(file) => file.write(data),
             Output::Parts(parts) => parts.write(data),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Output::File(file) => file.flush(),
+            Output::File { .. } => Ok(()),
+            Output::Stream(file) => file.flush(),
             Output::Parts(parts) => parts.flush(),
         }
     }
@@ -106,13 +124,13 @@ impl Write for Output {
 impl SyncWrite for Output {
     /// Pipes, terminals and `/dev/null` have nothing to sync.
     fn sync(&mut self) -> io::Result<()> {
-        let file = match self {
-            Output::File(file) => file,
-            Output::Parts(parts) => return parts.sync(),
-        };
-        match file.sync_all() {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
-            other => other,
+        match self {
+            Output::File { file, .. } => file.file().sync_all(),
+            Output::Stream(file) => match file.sync_all() {
+                Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
+                other => other,
+            },
+            Output::Parts(parts) => parts.sync(),
         }
     }
 }

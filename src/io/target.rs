@@ -451,7 +451,7 @@ impl Target {
                 let file = file.try_clone().map_err(|cause| self.system("open", cause))?;
                 Box::new(RawSink::device(file, name, *size, geometry)?)
             }
-            Kind::New | Kind::File => Box::new(RawSink::file(self.open_file()?, name, geometry)),
+            Kind::New | Kind::File => Box::new(RawSink::sparse_file(self.open_file()?, name, geometry)),
             Kind::Stream => Box::new(StreamSink::new(self.open_file()?, name, geometry.device_size)),
             Kind::Stdout => Box::new(StreamSink::new(self.stdout()?, name, geometry.device_size)),
         })
@@ -573,10 +573,11 @@ impl Target {
         Ok(match (&self.kind, self.split) {
             (Kind::Stdout, _) => self.stdout()?,
             (Kind::Device { file, .. }, _) => {
-                Output::File(file.try_clone().map_err(|cause| self.system("open", cause))?)
+                Output::file(file.try_clone().map_err(|cause| self.system("open", cause))?)
             }
             (_, Some(part_len)) => Output::Parts(self.open_parts(part_len)?),
-            (Kind::New | Kind::File | Kind::Stream, None) => Output::File(self.open_file()?),
+            (Kind::New | Kind::File, None) => Output::file(self.open_file()?),
+            (Kind::Stream, None) => Output::Stream(self.open_file()?),
         })
     }
 
