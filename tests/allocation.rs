@@ -6,13 +6,15 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use ntfsrescue::copy::{Feed, MetadataFeed, Reader, VolumeFeed, pump};
 use ntfsrescue::extent::{ClusterSet, Extent};
+use ntfsrescue::image::trailer::{Marks, Origin};
 use ntfsrescue::image::{ImageReader, ImageSink};
 use ntfsrescue::io::disk::Disk;
 use ntfsrescue::io::raw::RawSink;
-use ntfsrescue::io::stream::{Output, StreamSink};
+use ntfsrescue::io::stream::{DrySink, Output, StreamSink};
 use ntfsrescue::io::{ReadError, Sink, Source, WriteError};
 use ntfsrescue::ntfs::metadata::Collector;
 use ntfsrescue::ntfs::scan::scan;
@@ -114,12 +116,19 @@ fn the_copy_loop_allocates_nothing() {
     assert_copies_without_allocating("clone", &mut volume(), &mut raw);
     let mut stream = StreamSink::new(create("stream"), "stream".into(), geometry.device_size);
     assert_copies_without_allocating("clone to a pipe", &mut volume(), &mut stream);
-    let mut image = ImageSink::new(Output::file(create("image")), "image".into(), geometry, nr_used);
+    let image = ImageSink::new(Output::file(create("image")), "image".into(), geometry, nr_used);
+    let mut image = image.with_trailer(Origin::default(), Arc::new(Mutex::new(Marks::with_room())));
     assert_copies_without_allocating("save", &mut volume(), &mut image);
 
     let saved = io::BufReader::new(File::open(at("image")).unwrap());
     let mut restored = RawSink::file(create("restored"), "restored".into(), &geometry);
-    assert_copies_without_allocating("restore", &mut ImageReader::open(saved).unwrap(), &mut restored);
+    let mut checked = ImageReader::open_checked(saved, None).unwrap();
+    assert_copies_without_allocating("restore", &mut checked, &mut restored);
+    let trailer = checked.conclude().unwrap();
+    assert!(trailer.as_ref().is_some_and(|trailer| trailer.sums.stretches.len() > 40));
+    let saved = io::BufReader::new(File::open(at("image")).unwrap());
+    let mut known = ImageReader::open_checked(saved, trailer).unwrap();
+    assert_copies_without_allocating("check", &mut known, &mut DrySink::new("x".into(), false));
     assert!(std::fs::read(at("raw")).unwrap() == std::fs::read(at("restored")).unwrap());
 
     // Metadata, wiped and with a new serial number.

@@ -252,6 +252,8 @@ impl PlacedSink for PlacedImage<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
     use crate::extent::{ClusterSet, Extent};
     use crate::image::ImageSink;
@@ -284,9 +286,20 @@ mod tests {
             ordered.put(range.pos, &content(range)).unwrap();
         }
         ordered.finish().unwrap();
+        let origin = Origin { volume_serial: 5, disk_serial: "S".into(), ..Origin::default() };
+        let mut sealed = Vec::new();
+        let marks = Arc::new(Mutex::new(Marks::default()));
+        marks.lock().unwrap().add(ByteRange { pos: 512, len: 1024 });
+        let ordered = ImageSink::new(&mut sealed, "x".into(), geometry, nr_used);
+        let mut ordered = ordered.with_trailer(origin.clone(), marks);
+        for range in plan.ranges() {
+            ordered.put(range.pos, &content(range)).unwrap();
+        }
+        ordered.finish().unwrap();
         for piece in [256, 512, 1024, 3072, 1 << 20] {
             let file = tempfile::tempfile().unwrap();
-            let mut placed = PlacedImage::new(file, "x".into(), &plan).unwrap();
+            let begun = || PlacedImage::new(file.try_clone().unwrap(), "x".into(), &plan).unwrap();
+            let mut placed = begun().with_trailer(Some(origin.clone()));
             let ranges: Vec<_> = plan.ranges().collect();
             for range in ranges.into_iter().rev() {
                 let starts: Vec<_> = (range.pos..range.end()).step_by(piece).collect();
@@ -303,7 +316,68 @@ mod tests {
             placed.file.read_exact_at(&mut found, 0).unwrap();
             assert_eq!(found, wanted, "pieces of {piece}");
             assert_eq!((placed.end(), placed.len()), (wanted.len() as u64, wanted.len() as u64));
+            // Nobody waits for it.
+            assert!(!placed.seal(&mut std::iter::empty(), &mut |_| false).unwrap());
+            assert_eq!(placed.end(), wanted.len() as u64);
+            let mut marked = [(512, 512), (1024, 512)].map(|(pos, len)| ByteRange { pos, len }).into_iter();
+            assert!(placed.seal(&mut marked, &mut |_| true).unwrap());
+            let mut found = vec![0; placed.end() as usize];
+            placed.file.read_exact_at(&mut found, 0).unwrap();
+            assert_eq!(found, sealed);
+            // What goes on with it makes its checksums wrong, and adds none that are not asked for.
+            let mut again = begun();
+            assert_eq!(again.end(), wanted.len() as u64);
+            assert!(again.seal(&mut std::iter::empty(), &mut |_| true).unwrap());
+            assert_eq!(again.end(), wanted.len() as u64);
         }
+    }
+
+    /// A device: it never ends before its end, and cannot be cut.
+    #[derive(Debug)]
+    struct Device(std::fs::File);
+
+    impl PlacedFile for Device {
+        fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+            PlacedFile::read_exact_at(&self.0, buf, at)
+        }
+
+        fn write_all_at(&mut self, data: &[u8], at: u64) -> io::Result<()> {
+            PlacedFile::write_all_at(&mut self.0, data, at)
+        }
+
+        fn sync_data(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn end(&self) -> u64 {
+            u64::MAX
+        }
+
+        fn cut(&mut self, _: u64) -> io::Result<bool> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn on_a_device_an_old_trailer_is_overwritten() {
+        let mut set = ClusterSet::new(100);
+        set.insert_extent(Extent { lcn: Lcn(0), len: 7 });
+        let plan = Plan::new(Geometry::new(1024, 100, 102_912).unwrap(), set, 7);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let begun = || PlacedImage::new(Device(file.try_clone().unwrap()), "x".into(), &plan).unwrap();
+        let mut placed = begun().with_trailer(Some(Origin::default()));
+        plan.ranges().for_each(|range| placed.put(range.pos, &content(range)).unwrap());
+        placed.finish().unwrap();
+        assert!(placed.seal(&mut std::iter::empty(), &mut |_| true).unwrap());
+        let behind = || {
+            let mut bytes = vec![0; 1000];
+            PlacedFile::read_exact_at(&file, &mut bytes, placed.len()).unwrap();
+            bytes
+        };
+        assert!(trailer::is_begun(&behind()));
+        begun();
+        assert_eq!(behind(), [0; 1000]);
     }
 
     #[test]
