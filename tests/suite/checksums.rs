@@ -241,7 +241,7 @@ fn swapped_and_missing_stretches() {
         // Whatever is found in the header and the first stretch is found in the first.
         match a {
             0 => said.says("not an ntfsclone image"),
-            _ => said.says(&format!("image is damaged in stretch {} of", a + 1)),
+            _ => said.says(&format!(" in stretch {} of ", a + 1)),
         };
         parts.swap(a, b);
     }

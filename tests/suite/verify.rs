@@ -70,7 +70,7 @@ fn a_disk_that_loses_what_is_written() {
     ours(["-q", "-r", "-O", &disk, &image]).ok();
     let said = ours(["-r", "--verify", "-O", &disk, &image]).exits(1);
     let said = said.says("bytes at byte 0 (0x0) differ from the image");
-    assert!(said.stdout.contains(&format!("ERROR: '{disk}' is no copy of the image: of what was written")));
+    assert!(said.stdout.contains(&format!("ERROR: '{disk}' is no copy of the image: of what that holds")));
     assert!(said.stdout.contains("and 0 cannot be read"), "{}", said.stdout);
     assert!(!said.stdout.contains(SAME));
 }
