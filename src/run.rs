@@ -466,12 +466,14 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
     let copy = |sink: &mut dyn Sink| {
         observer.tell(Event::Phase(Phase::Restore));
         let number = pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
-        let trailer = image.conclude().inspect_err(|_| {
+        let concluded = image.conclude();
+        if concluded.is_err() && !can_be_read_twice {
             observer.tell(Event::Warning(format_args!(
                 "what the image holds was written to {} before the damage was known: in a pipe its checksums come last",
                 target.name()
             )));
-        })?;
+        }
+        let trailer = concluded?;
         if !can_be_read_twice {
             tell_of_missing_extra(&image, observer);
             tell_checked(trailer.as_ref(), job.checksum, observer);

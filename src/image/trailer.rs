@@ -377,11 +377,14 @@ impl Trailer {
         }
     }
 
-    /// The trailer at the end of what ends with these bytes, if it is whole.
-    pub fn at_end(bytes: &[u8]) -> Option<Trailer> {
+    /// The trailer of an image in a file of so many bytes, of which these are the last, if it is whole. One that lies
+    /// behind its place is that of another image, within the clusters of this one.
+    pub fn at_end(bytes: &[u8], file_len: u64) -> Option<Trailer> {
         let (_, foot) = Foot::ref_from_suffix(bytes).ok()?;
         let start = bytes.len().checked_sub(foot.len.get() as usize)?;
-        Trailer::decode(bytes.get(start..)?).ok()
+        let trailer = Trailer::decode(bytes.get(start..)?).ok()?;
+        let place = file_len.checked_sub(foot.len.get().into())?;
+        (place <= trailer.sums.image_len).then_some(trailer)
     }
 }
 

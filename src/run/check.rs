@@ -188,19 +188,18 @@ pub(super) fn open_checked(job: &Job) -> Result<OpenImage, RunError> {
 /// The trailer of an image in files, if it is whole and the last there is in them.
 fn trailer_of(files: &[PathBuf]) -> io::Result<Option<Trailer>> {
     let (mut end, mut missing) = (Vec::new(), trailer::MAX_LEN);
-    let mut image_len = 0;
+    let mut file_len = 0;
     for path in files.iter().rev() {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
-        image_len += len;
+        file_len += len;
         let n = missing.min(usize::try_from(len).unwrap_or(usize::MAX));
         let mut part = vec![0; n];
         file.read_exact_at(&mut part, len - n as u64)?;
         part.append(&mut end);
         (end, missing) = (part, missing - n);
     }
-    let found = Trailer::at_end(&end);
-    Ok(found.filter(|trailer| trailer.sums.image_len < image_len))
+    Ok(Trailer::at_end(&end, file_len))
 }
 
 fn input_of(source: &SourceName) -> Result<BufReader<PartsReader>, RunError> {

@@ -201,7 +201,8 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// The trailer of an image in a file, if it is whole.
 pub fn trailer_of(image: &Path) -> Option<Trailer> {
-    Trailer::at_end(&std::fs::read(image).unwrap())
+    let bytes = std::fs::read(image).unwrap();
+    Trailer::at_end(&bytes, bytes.len() as u64)
 }
 
 /// Both images hold the same, and have checksums that say so. What names their disks need not be the same.

@@ -125,7 +125,7 @@ fn summed() -> (Vec<u8>, usize) {
 
 /// Reads all there is, as from a file or as from a pipe.
 fn check(image: &[u8], is_file: bool) -> Result<bool, ImageError> {
-    let known = if is_file { Trailer::at_end(image) } else { None };
+    let known = if is_file { Trailer::at_end(image, image.len() as u64) } else { None };
     let mut reader = ImageReader::open_checked(image, known)?;
     let mut buf = vec![0; 1 << 20];
     while reader.next(&mut buf)?.is_some() {}

@@ -37,9 +37,14 @@ fn what_is_written_is_read() {
         assert_eq!(kept(&found.marks), (vec![(4096, 1024), (1 << 40, 4096)], 2, 5120));
     }
     let behind = [b"image", &bytes[..]].concat();
-    assert_eq!(Trailer::at_end(&behind).unwrap().sums, wanted.sums);
-    assert_eq!(Trailer::at_end(&[&behind[..], b"x"].concat()), None);
-    assert_eq!(Trailer::at_end(&bytes[1..]), None);
+    let file_len = wanted.sums.image_len + bytes.len() as u64;
+    assert_eq!(Trailer::at_end(&behind, file_len).unwrap().sums, wanted.sums);
+    assert_eq!(Trailer::at_end(&[&behind[..], b"x"].concat(), file_len), None);
+    assert_eq!(Trailer::at_end(&bytes[1..], file_len), None);
+    // Of an image from which something is missing, and of one in a file of the volume of this one.
+    assert!(Trailer::at_end(&behind, file_len - 9).is_some());
+    assert_eq!(Trailer::at_end(&behind, file_len + 1), None);
+    assert_eq!(Trailer::at_end(&behind, 9), None);
     // Without what need not be there.
     let bare = Trailer { sums: wanted.sums, origin: None, marks: Marks::default() };
     assert_eq!(Trailer::decode(&bare.encode()).unwrap(), bare);
