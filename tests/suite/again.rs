@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::machine::{Attachment, Console, Disk, HOSTS, Machine, Mounted, SIZE, Scene, boot, disk};
 use crate::stick::{Partition, make};
-use crate::tools::{Loop, assert_same, assert_zeros_from, noise, ours, run, shell, text};
+use crate::tools::{Loop, assert_same, assert_same_image, assert_zeros_from, noise, ours, run, shell, text};
 use crate::volumes;
 
 const MIB: u64 = 1 << 20;
@@ -122,7 +122,7 @@ fn a_stick_grows_at_its_first_save_and_saves_once() {
     let image = image(&scene);
     let saved = {
         let mounted = stick.mounted("ro");
-        assert_same(&mounted.at("saved.img"), &image);
+        assert_same_image(&mounted.at("saved.img"), &image);
         assert!(mounted.size() > FULL / 100 * 95, "the file system did not grow");
         files_but_for_logs(mounted.path())
     };
@@ -151,7 +151,7 @@ fn a_stick_with_exfat_grows_too() {
     stick.assert_whole("fsck.exfat -n", FULL);
     assert!(std::fs::read(&windows).unwrap() == before, "the source has changed");
     let mounted = Mounted::exfat(stick.device());
-    assert_same(&mounted.at("saved.img"), &image(&scene));
+    assert_same_image(&mounted.at("saved.img"), &image(&scene));
     assert!(mounted.size() > FULL / 100 * 95, "the file system did not grow");
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::machine::{Console, Machine, Running, Scene, disk};
-use crate::tools::{assert_same, ours, text};
+use crate::tools::{assert_same_image, ours, text};
 
 /// A machine that saves a Windows disk, slowly enough to be watched.
 fn save(scene: &Scene, consoles: &str) -> Running {
@@ -38,7 +38,7 @@ fn assert_goes_on(scene: &Scene, ended: &Console) {
     let console = save(scene, "").ends();
     console.ends("result=ok exit=0").says("Going on where the map says.");
     ours(["-q", "-s", "-o", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
-    assert_same(&scene.take("saved.img"), &scene.at("wanted"));
+    assert_same_image(&scene.take("saved.img"), &scene.at("wanted"));
 }
 
 #[test]

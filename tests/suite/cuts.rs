@@ -15,7 +15,7 @@ use crate::attachments::{SLOWLY, slow_disk};
 use crate::kills::finished_is_in;
 use crate::machine::{Console, Machine, Running, SIZE, START, Scene, disk};
 use crate::stick::{self, Partition};
-use crate::tools::{Loop, assert_same, noise, ours, run, text, wait_for};
+use crate::tools::{Loop, assert_same_image, noise, ours, run, text, wait_for};
 use crate::volumes::{fill, mkntfs};
 
 /// A disk whose writes are lost with its power until they are flushed.
@@ -226,7 +226,7 @@ impl Save {
         let files = self.files();
         let at = |name| files.join(name);
         if at("saved.img").exists() {
-            assert_same(&at("saved.img"), &self.wanted);
+            assert_same_image(&at("saved.img"), &self.wanted);
             println!("{told}: the image is whole");
             return;
         }
@@ -258,7 +258,7 @@ impl Save {
         // What was unmounted must not need a flush.
         target.cut();
         let files = self.files();
-        assert_same(&files.join("saved.img"), &self.wanted);
+        assert_same_image(&files.join("saved.img"), &self.wanted);
         let names = files.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names.filter(|name| name.starts_with("saved")).collect();
         names.sort();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::edit::Editor;
 use crate::machine::{Disk, Machine, SIZE, START, Scene, boot, disk};
-use crate::tools::{Loop, assert_same, built, noise, ours, run, shell, text};
+use crate::tools::{Loop, assert_same, assert_same_image, built, noise, ours, run, shell, text};
 use crate::volumes::Mounted;
 
 #[test]
@@ -30,7 +30,7 @@ fn saves_then_restores() {
     assert!(std::fs::read(&windows).unwrap() == before, "the source has changed");
     // The same bytes as saved here.
     ours(["-q", "-s", "-o", text(&scene.at("wanted.img")), text(&scene.at("volume"))]).ok();
-    assert_same(&scene.take("healthy.img"), &scene.at("wanted.img"));
+    assert_same_image(&scene.take("healthy.img"), &scene.at("wanted.img"));
 
     // Restored on a partition full of noise; only the used clusters are written.
     scene.disk_with("blank.disk", None);
@@ -90,7 +90,7 @@ fn saves_what_the_kernel_does_not_show() {
     let save = "ntfsrescue.action=save ntfsrescue.source=LABEL=Prüfung ntfsrescue.target=LABEL=RESCUE:/{serial}-{part}.img";
     let console = boot(&[failing, disk(&safe, "SAFE")], save);
     console.ends("result=ok exit=0").says("1 partitions from a table that the kernel does not take");
-    assert_same(&scene.take("WIN-1.img"), &scene.at("wanted.img"));
+    assert_same_image(&scene.take("WIN-1.img"), &scene.at("wanted.img"));
 
     // A volume of which no table knows, behind a partition that is in its way.
     shell(&format!(
@@ -103,7 +103,7 @@ fn saves_what_the_kernel_does_not_show() {
         START * 512
     );
     boot(&[disk(&windows, "WIN"), disk(&safe, "SAFE")], &save).ends("result=ok exit=0");
-    assert_same(&scene.take("x.img"), &scene.at("wanted.img"));
+    assert_same_image(&scene.take("x.img"), &scene.at("wanted.img"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::attachments::{SLOWLY, slow_disk};
 use crate::edit::Editor;
 use crate::machine::{Attachment, Console, Disk, HOSTS, Machine, Mounted, Scene, disk, safe};
-use crate::tools::{Loop, assert_same, len, noise, ntfsclone, ours, run, shell, text};
+use crate::tools::{Loop, assert_same, assert_same_image, len, noise, ntfsclone, ours, run, shell, text};
 use crate::volumes::{self, Place, fill, mkntfs};
 
 /// A disk with NTFS volumes, one partition each.
@@ -188,7 +188,7 @@ fn saves_all_volumes_of_all_disks() {
             assert_finished(&map);
             let wanted = image_of(&place.at(&name), place.at("wanted.img"));
             if *fault == Fault::None {
-                assert_same(&image, &wanted);
+                assert_same_image(&image, &wanted);
             } else {
                 assert_eq!(record["rescue"]["bytes"]["bad"], 512);
                 assert_marked(&place, &image, &wanted, bad_sector(&place.at(&name)));
@@ -283,7 +283,7 @@ impl Target {
     #[track_caller]
     fn takes_an_image(&self) {
         let (scene, folder) = self.takes("");
-        assert_same(&folder.join("saved.img"), &scene.at("wanted.img"));
+        assert_same_image(&folder.join("saved.img"), &scene.at("wanted.img"));
     }
 }
 
@@ -293,7 +293,7 @@ fn saves_in_parts_to_vfat() {
     let names = shell(&format!("cd {} && ls", text(&folder))).ok().stdout;
     assert!(!names.contains(".part") && names.contains("saved.img.003"), "{names}");
     shell(&format!("cd {} && cat saved.img.0* >saved.img", text(&folder))).ok();
-    assert_same(&folder.join("saved.img"), &scene.at("wanted.img"));
+    assert_same_image(&folder.join("saved.img"), &scene.at("wanted.img"));
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn a_save_of_another_day_is_gone_on_with() {
 
     let saved = Mounted::new(&safe);
     let wanted = image_of(&scene.at("volume"), scene.at("wanted.img"));
-    assert_same(&saved.at("WIN-1-2001-01-01.img"), &wanted);
+    assert_same_image(&saved.at("WIN-1-2001-01-01.img"), &wanted);
     assert!(std::fs::read(saved.at(&format!("OTHER-1-{part}"))).unwrap() == foreign, "it was written to");
     let names = shell(&format!("cd {} && ls *.img", text(saved.path()))).ok().stdout;
     let names: Vec<_> = names.lines().collect();

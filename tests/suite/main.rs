@@ -9,6 +9,7 @@
 mod again;
 mod attachments;
 mod budgets;
+mod checksums;
 mod cli;
 mod compat;
 mod console;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::attachments::{SLOWLY, slow_disk};
 use crate::machine::{Console, Control, HOSTS, Machine, Running, Scene, boot, disk, safe};
-use crate::tools::{assert_same, ours, run, text};
+use crate::tools::{assert_same_image, ours, run, text};
 use crate::volumes::mkntfs;
 
 /// Saves a Windows disk. There is a map at any time.
@@ -52,7 +52,7 @@ fn goes_on(scene: &Scene) {
     let console = boot(&[disk(&scene.at("windows.disk"), "WIN"), disk(&scene.at("safe.disk"), "SAFE")], SAVE);
     console.ends("result=ok exit=0").says("Going on where the map says.");
     ours(["-q", "-s", "-o", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
-    assert_same(&scene.take("saved.img"), &scene.at("wanted"));
+    assert_same_image(&scene.take("saved.img"), &scene.at("wanted"));
     let listed = on_target(scene, "ls").stdout;
     assert!(!listed.contains("saved.img.part"), "{listed}");
 }

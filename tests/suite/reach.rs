@@ -223,6 +223,7 @@ fn cut_in_two(place: &Place) {
     let half = at("wanted").metadata().unwrap().len() / 2;
     std::fs::copy(at("wanted"), at("image.part")).unwrap();
     OpenOptions::new().write(true).open(at("image.part")).unwrap().set_len(half).unwrap();
+    std::fs::copy(at("wanted"), at("whole")).unwrap();
     let open = |name| {
         let file = OpenOptions::new().read(true).write(true).open(at(name)).unwrap();
         PlacedImage::new(file, name.into(), &plan).unwrap()
@@ -233,7 +234,7 @@ fn cut_in_two(place: &Place) {
         max_len: u64::MAX,
         volume_len: plan.geometry.device_size,
     };
-    let (whole, cut) = (open("wanted"), open("image.part"));
+    let (whole, cut) = (open("whole"), open("image.part"));
     let mut ahead = Ahead::new(Box::new(cut), limits).unwrap();
     for range in plan.ranges() {
         for pos in (range.pos..range.end()).step_by(CLUSTER as usize) {

@@ -193,9 +193,10 @@ fn images_keep_their_number() {
     let place = Place::new();
     let at = |name| place.at(name);
     mkntfs(&at("volume"), SIZE, 512, 4096);
-    ours(["-q", "-s", "-o", text(&at("plain")), text(&at("volume"))]).ok();
+    ours(["-q", "-s", "--no-checksum", "-o", text(&at("plain")), text(&at("volume"))]).ok();
     for option in ["--new-serial", "--new-half-serial"] {
-        let said = ours(["-q", "-s", option, "-O", text(&at("image")), text(&at("volume"))]).ok();
+        let said =
+            ours(["-q", "-s", "--no-checksum", option, "-O", text(&at("image")), text(&at("volume"))]).ok();
         assert!(!said.stdout.contains("serial number"), "{}", said.stdout);
         assert_same(&at("image"), &at("plain"));
         let theirs = at(option);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::machine::{Attachment, Disk, Firmware, Machine, Scene, disk};
-use crate::tools::{Said, assert_same, built, len, ours, run, text, wait_for};
+use crate::tools::{Said, assert_same, assert_same_image, built, len, ours, run, text, wait_for};
 use crate::volumes::Place;
 
 /// The initramfs may have so many bytes.
@@ -175,7 +175,7 @@ fn saves_to_the_stick(firmware: Firmware, on: Attachment, started: &[&str]) {
     }
     let data = Partition::of(&stick, 3).take(&stick, scene.at("data"));
     ours(["-q", "-s", "-o", text(&scene.at("wanted")), text(&scene.at("volume"))]).ok();
-    assert_same(&scene.take_from(&data, "saved.img"), &scene.at("wanted"));
+    assert_same_image(&scene.take_from(&data, "saved.img"), &scene.at("wanted"));
 }
 
 #[test]

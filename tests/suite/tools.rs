@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ntfsrescue::image::trailer::Trailer;
+
 /// What a program said.
 pub struct Said {
     pub status: i32,
@@ -195,4 +197,17 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// The trailer of an image in a file, if it is whole.
+pub fn trailer_of(image: &Path) -> Option<Trailer> {
+    Trailer::at_end(&std::fs::read(image).unwrap())
+}
+
+/// Both images hold the same, and have checksums that say so. What names their disks need not be the same.
+#[track_caller]
+pub fn assert_same_image(a: &Path, b: &Path) {
+    let [of_a, of_b] = [a, b].map(|image| trailer_of(image).unwrap_or_else(|| panic!("{}", image.display())));
+    assert_eq!(of_a.sums, of_b.sums, "{} and {}", a.display(), b.display());
+    assert_same_up_to(a, b, of_a.sums.image_len);
 }
