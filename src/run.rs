@@ -2,19 +2,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use crate::copy::{CopyError, Feed, MetadataFeed, Reader, VolumeFeed, pump};
+use crate::copy::{CopyError, Feed, MetadataFeed, Reader, SaveFeed, Seal, VolumeFeed, pump};
 use crate::event::{Event, Observer, Phase};
-use crate::image::trailer::{self, Marks, Origin};
-use crate::image::{self, ImageError, ImageSink};
+use crate::image::trailer::{self, Marks};
+use crate::image::{self, ImageEncoder, ImageError};
 use crate::io::disk::{Disk, OpenError};
 use crate::io::identity::Known;
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::parts::PartsError;
 use crate::io::remote::Wait;
 use crate::io::store::LocalStore;
-use crate::io::stream::DrySink;
+use crate::io::stream::{DrySink, StreamSink};
 use crate::io::target::{Room, Target, TargetError, TargetName};
 use crate::io::{Loss, ReadError, Sink, Source, WriteError};
 use crate::job::{Action, Job, MetadataOnly};
@@ -335,15 +335,16 @@ fn copy_in_order(
     let usage = scan(&volume, tolerance, collector.as_mut(), observer)?;
     warn_of_shutdown(&volume, &usage, observer);
 
-    let marks = Arc::new(Mutex::new(Marks::with_room()));
-    let noting = Noting { observer, marks: marks.clone() };
+    let marks = Mutex::new(Marks::with_room());
+    let noting = Noting { observer, marks: &marks };
     let reader = Reader::new(&disk, volume.info.sector_size, job.rescue, &noting);
     let origin = match job.metadata {
         None => origin_of(&known, volume.info.serial),
         Some(_) => anonymous(volume.info.serial),
     };
     let geometry = volume.info.geometry;
-    let copy = Copy { job, target: &target, to_image, origin, marks, geometry, observer };
+    let seal = Seal { origin: &origin, marks: &marks };
+    let copy = Copy { job, target: &target, to_image, seal, geometry, observer };
     let mut losses =
         Losses { bytes: 0, structures: volume.nr_damaged + usage.nr_damaged + usage.nr_unreadable };
     match (collector, job.metadata) {
@@ -384,9 +385,8 @@ struct Copy<'a> {
     job: &'a Job,
     target: &'a Target,
     to_image: bool,
-    /// What the trailer of an image names.
-    origin: Origin,
-    marks: Arc<Mutex<Marks>>,
+    /// What the trailer of an image tells.
+    seal: Seal<'a>,
     geometry: Geometry,
     observer: &'a dyn Observer,
 }
@@ -398,25 +398,26 @@ impl Copy<'_> {
 
     /// Copies all that `feed` has, which is what `plan` names.
     fn write(&self, feed: &mut dyn Feed, plan: &Plan) -> Result<(), RunError> {
-        let Copy { job, target, to_image, origin, marks, geometry, observer } = self;
-        let (room, phase) = if *to_image {
-            (room_for_image(plan, job.checksum), Phase::Save)
-        } else {
-            (Room { length: geometry.written_end(), content: plan.total_bytes() }, Phase::Clone)
+        let Copy { job, target, to_image, seal, geometry, observer } = self;
+        let (room, phase) = match to_image {
+            true => (room_for_image(plan, job.checksum), Phase::Save),
+            false => (Room { length: geometry.written_end(), content: plan.total_bytes() }, Phase::Clone),
         };
         target.require(room)?;
-        let sink: Box<dyn Sink> = if *to_image {
-            let image = ImageSink::new(target.open_output()?, target.name(), *geometry, plan.nr_used);
-            match job.checksum {
-                true => Box::new(image.with_trailer(origin.clone(), marks.clone())),
-                false => Box::new(image),
-            }
-        } else {
-            target.open_raw(geometry)?
+        let sink: Box<dyn Sink> = match to_image {
+            true => Box::new(StreamSink::image(target.open_output()?, target.name())),
+            false => target.open_raw(geometry)?,
         };
         let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));
-            pump_renewed(feed, job.new_serial, geometry, sink, plan.total_bytes(), *observer)
+            renewed(feed, job.new_serial, geometry, *observer, |feed| match to_image {
+                true => {
+                    let encoder = ImageEncoder::new(*geometry, plan.nr_used);
+                    let mut image = SaveFeed::new(feed, encoder, job.checksum.then_some(*seal));
+                    pump(&mut image, sink, room.length, *observer)
+                }
+                false => pump(feed, sink, plan.total_bytes(), *observer),
+            })
         };
         into_target(target, sink, *observer, copy, |_| Ok(()))
     }
@@ -429,18 +430,17 @@ fn room_for_image(plan: &Plan, checksum: bool) -> Room {
     Room { length, content: length }
 }
 
-/// Pumps with a new serial number, if one is asked for, and returns it.
-fn pump_renewed(
+/// Has `copy` copy what `feed` has with a new serial number, if one is asked for, and returns it.
+fn renewed(
     mut feed: &mut dyn Feed,
     new_serial: Option<NewSerial>,
     geometry: &Geometry,
-    sink: &mut dyn Sink,
-    total: u64,
     observer: &dyn Observer,
+    copy: impl FnOnce(&mut dyn Feed) -> Result<(), CopyError>,
 ) -> Result<Option<u64>, CopyError> {
-    let Some(kind) = new_serial else { return pump(&mut feed, sink, total, observer).map(|()| None) };
+    let Some(kind) = new_serial else { return copy(&mut feed).map(|()| None) };
     let mut renewed = SerialFeed::new(feed, kind, *geometry, observer);
-    pump(&mut renewed, sink, total, observer)?;
+    copy(&mut renewed)?;
     Ok(renewed.number())
 }
 
@@ -465,7 +465,9 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
     }
     let copy = |sink: &mut dyn Sink| {
         observer.tell(Event::Phase(Phase::Restore));
-        let number = pump_renewed(&mut image, job.new_serial, &geometry, sink, total, observer)?;
+        let number = renewed(&mut image, job.new_serial, &geometry, observer, |feed| {
+            pump(feed, sink, total, observer)
+        })?;
         let concluded = image.conclude();
         if concluded.is_err() && !can_be_read_twice {
             observer.tell(Event::Warning(format_args!(

@@ -6,12 +6,12 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use ntfsrescue::copy::{Feed, MetadataFeed, Reader, VolumeFeed, pump};
+use ntfsrescue::copy::{Feed, MetadataFeed, Reader, SaveFeed, Seal, VolumeFeed, pump};
 use ntfsrescue::extent::{ClusterSet, Extent};
 use ntfsrescue::image::trailer::{Marks, Origin};
-use ntfsrescue::image::{ImageReader, ImageSink};
+use ntfsrescue::image::{ImageEncoder, ImageReader};
 use ntfsrescue::io::disk::Disk;
 use ntfsrescue::io::raw::RawSink;
 use ntfsrescue::io::stream::{DrySink, Output, StreamSink};
@@ -54,13 +54,15 @@ impl Source for BadDisk {
     }
 }
 
-/// Notes the number of allocations from the second stretch on: with the first one the set-up is over.
+/// Notes the number of allocations after each stretch.
 struct Watched<'a> {
     sink: &'a mut dyn Sink,
-    stretches: u64,
-    at_second: u64,
-    at_last: u64,
+    /// With room for all of them.
+    counts: Vec<u64>,
 }
+
+/// The reader is at most so many stretches ahead of what is written.
+const AHEAD: usize = 4;
 
 fn allocations() -> u64 {
     dhat::HeapStats::get().total_blocks
@@ -68,12 +70,9 @@ fn allocations() -> u64 {
 
 impl Sink for Watched<'_> {
     fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
-        self.stretches += 1;
-        if self.stretches == 2 {
-            self.at_second = allocations();
-        }
         self.sink.put(pos, data)?;
-        self.at_last = allocations();
+        assert!(self.counts.len() < self.counts.capacity());
+        self.counts.push(allocations());
         Ok(())
     }
 
@@ -87,12 +86,14 @@ impl Sink for Watched<'_> {
 }
 
 fn assert_copies_without_allocating(what: &str, feed: &mut impl Feed, sink: &mut dyn Sink) {
-    let mut watched = Watched { sink, stretches: 0, at_second: 0, at_last: 0 };
+    let mut watched = Watched { sink, counts: Vec::with_capacity(1 << 16) };
     let reporter = Reporter::new(Channel::Stderr, false, None);
     pump(feed, &mut watched, NR_CLUSTERS * CLUSTER, &reporter).unwrap();
-    assert!(watched.stretches > 15, "{what}: only {} stretches", watched.stretches);
-    let during = watched.at_last - watched.at_second;
-    assert_eq!(during, 0, "{what}: {during} allocations in {} stretches", watched.stretches);
+    let nr = watched.counts.len();
+    assert!(nr > 15, "{what}: only {nr} stretches");
+    // With the first stretch the set-up is over; when the last one is read an image gets its trailer.
+    let during = watched.counts[nr - 1 - AHEAD] - watched.counts[0];
+    assert_eq!(during, 0, "{what}: {during} allocations in {nr} stretches");
     watched.finish().unwrap();
 }
 
@@ -114,11 +115,14 @@ fn the_copy_loop_allocates_nothing() {
 
     let mut raw = RawSink::file(create("raw"), "raw".into(), &geometry);
     assert_copies_without_allocating("clone", &mut volume(), &mut raw);
-    let mut stream = StreamSink::new(create("stream"), "stream".into(), geometry.device_size);
+    let stream = Output::Stream(create("stream"));
+    let mut stream = StreamSink::clone(stream, "stream".into(), geometry.device_size);
     assert_copies_without_allocating("clone to a pipe", &mut volume(), &mut stream);
-    let image = ImageSink::new(Output::file(create("image")), "image".into(), geometry, nr_used);
-    let mut image = image.with_trailer(Origin::default(), Arc::new(Mutex::new(Marks::with_room())));
-    assert_copies_without_allocating("save", &mut volume(), &mut image);
+    let mut image = StreamSink::image(Output::file(create("image")), "image".into());
+    let (origin, marks) = (Origin::default(), Mutex::new(Marks::with_room()));
+    let seal = Seal { origin: &origin, marks: &marks };
+    let mut saving = SaveFeed::new(volume(), ImageEncoder::new(geometry, nr_used), Some(seal));
+    assert_copies_without_allocating("save", &mut saving, &mut image);
 
     let saved = io::BufReader::new(File::open(at("image")).unwrap());
     let mut restored = RawSink::file(create("restored"), "restored".into(), &geometry);

@@ -1,7 +1,9 @@
 //! The pump: one thread reads, this one writes, over a fixed ring of buffers.
 //!
 //! What is read comes from a [`Feed`]: a volume through the rescue engine, whole ([`VolumeFeed`]) or without what is
-//! private ([`MetadataFeed`]), or an image. Once the ring is made the loop allocates nothing.
+//! private ([`MetadataFeed`]), the image of one of these ([`SaveFeed`]), or an image that is restored. All that is done
+//! with the bytes is done by the thread that reads them; the other one only writes. Once the ring is made the loop
+//! allocates nothing.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -14,10 +16,12 @@ use crate::ntfs::record::Fault;
 
 mod metadata;
 pub mod rescue;
+mod save;
 pub mod survey;
 mod volume;
 
 pub use metadata::MetadataFeed;
+pub use save::{SaveFeed, Seal};
 pub use volume::{Reader, VolumeFeed};
 
 /// Buffers in the ring: one is filled, one is written, one evens out.
@@ -154,7 +158,7 @@ impl<T> Drop for CloseOnDrop<'_, T> {
 
 /// Copies all that `feed` has into `sink`, without finishing it. `total` is the number of bytes for the progress
 /// that is told.
-pub fn pump<F: Feed>(
+pub fn pump<F: Feed + ?Sized>(
     feed: &mut F,
     sink: &mut dyn Sink,
     total: u64,

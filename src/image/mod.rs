@@ -13,15 +13,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::units::{Geometry, GeometryError};
 
+mod encoder;
 mod placed;
 mod reader;
 pub mod sums;
 pub mod trailer;
-mod writer;
 
+pub use encoder::{Encoded, ImageEncoder};
 pub use placed::PlacedImage;
 pub use reader::{ImageError, ImageReader, Stretch};
-pub use writer::ImageSink;
 
 /// A NUL first, so that no text tool takes an image for text.
 const MAGIC: [u8; 16] = *b"\0ntfsclone-image";

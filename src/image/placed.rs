@@ -252,19 +252,11 @@ impl PlacedSink for PlacedImage<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
     use crate::extent::{ClusterSet, Extent};
-    use crate::image::ImageSink;
-    use crate::io::SyncWrite;
+    use crate::image::encoder::ImageEncoder;
+    use crate::image::encoder::tests::encode;
     use crate::units::{Geometry, Lcn};
-
-    impl SyncWrite for &mut Vec<u8> {
-        fn sync(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// What the volume holds at a byte.
     fn content(range: ByteRange) -> Vec<u8> {
@@ -280,22 +272,12 @@ mod tests {
         let nr_used = set.count();
         let geometry = Geometry::new(CLUSTER, nr_clusters, device_size).unwrap();
         let plan = Plan::new(geometry, set, nr_used);
-        let mut wanted = Vec::new();
-        let mut ordered = ImageSink::new(&mut wanted, "x".into(), geometry, nr_used);
-        for range in plan.ranges() {
-            ordered.put(range.pos, &content(range)).unwrap();
-        }
-        ordered.finish().unwrap();
+        let encoder = || ImageEncoder::new(geometry, nr_used);
+        let wanted = encode(encoder(), plan.ranges(), content, None, 1000);
         let origin = Origin { volume_serial: 5, disk_serial: "S".into(), ..Origin::default() };
-        let mut sealed = Vec::new();
-        let marks = Arc::new(Mutex::new(Marks::default()));
-        marks.lock().unwrap().add(ByteRange { pos: 512, len: 1024 });
-        let ordered = ImageSink::new(&mut sealed, "x".into(), geometry, nr_used);
-        let mut ordered = ordered.with_trailer(origin.clone(), marks);
-        for range in plan.ranges() {
-            ordered.put(range.pos, &content(range)).unwrap();
-        }
-        ordered.finish().unwrap();
+        let mut marks = Marks::default();
+        marks.add(ByteRange { pos: 512, len: 1024 });
+        let sealed = encode(encoder(), plan.ranges(), content, Some((&origin, &marks)), 1000);
         for piece in [256, 512, 1024, 3072, 1 << 20] {
             let file = tempfile::tempfile().unwrap();
             let begun = || PlacedImage::new(file.try_clone().unwrap(), "x".into(), &plan).unwrap();

@@ -241,9 +241,8 @@ impl Checks {
         let found = self.sums.table();
         self.compare_header(&found, wanted)?;
         if found.shift == wanted.shift {
-            let all = found.stretches.iter().enumerate();
-            all.map(|(index, sum)| self.compare_stretch(index, Some(sum), wanted))
-                .collect::<Result<(), _>>()?;
+            let mut all = found.stretches.iter().enumerate();
+            all.try_for_each(|(index, sum)| self.compare_stretch(index, Some(sum), wanted))?;
         }
         if found.image_len != wanted.image_len {
             return Err(ImageError::Len { at: found.image_len, wanted: wanted.image_len });

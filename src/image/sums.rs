@@ -82,6 +82,11 @@ impl Sums {
         ((self.stretches.len() as u64) << self.shift) + self.open_len
     }
 
+    /// Did nothing come yet?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// How long stretches are now: 2 to this many bytes.
     pub fn shift(&self) -> u32 {
         self.shift

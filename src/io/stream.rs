@@ -8,24 +8,29 @@ use super::direct::DirectFile;
 use super::parts::Parts;
 use super::{Sink, SyncWrite, WriteError};
 
-/// A raw clone into a pipe: gaps are written as zeros.
+/// Bytes from front to back: an image, or a raw clone into a pipe, whose gaps are written as zeros.
 #[derive(Debug)]
 pub struct StreamSink<W> {
     out: W,
     name: String,
     /// Bytes written.
     at: u64,
-    /// Bytes that the clone has in the end.
-    device_size: u64,
+    /// Bytes that it has in the end at least.
+    len: u64,
 }
 
 /// Zeros that are written at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-impl<W: Write> StreamSink<W> {
-    /// A clone of `device_size` bytes; `name` is for messages.
-    pub fn new(out: W, name: String, device_size: u64) -> StreamSink<W> {
-        StreamSink { out, name, at: 0, device_size }
+impl<W: SyncWrite> StreamSink<W> {
+    /// An image; `name` is for messages.
+    pub fn image(out: W, name: String) -> StreamSink<W> {
+        StreamSink::clone(out, name, 0)
+    }
+
+    /// A clone of `len` bytes; `name` is for messages.
+    pub fn clone(out: W, name: String, len: u64) -> StreamSink<W> {
+        StreamSink { out, name, at: 0, len }
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), WriteError> {
@@ -48,7 +53,7 @@ impl<W: Write> StreamSink<W> {
     }
 }
 
-impl<W: Write + Send> Sink for StreamSink<W> {
+impl<W: SyncWrite> Sink for StreamSink<W> {
     fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
         if pos < self.at {
             return Err(WriteError::Order { target: self.name.clone(), pos, at: self.at });
@@ -58,12 +63,8 @@ impl<W: Write + Send> Sink for StreamSink<W> {
     }
 
     fn finish(&mut self) -> Result<(), WriteError> {
-        self.fill_to(self.device_size)?;
-        self.out.flush().map_err(|cause| WriteError::Finish {
-            what: "flush",
-            target: self.name.clone(),
-            cause,
-        })
+        self.fill_to(self.len)?;
+        self.out.sync().map_err(|cause| WriteError::Finish { what: "sync", target: self.name.clone(), cause })
     }
 
     fn takes_any_order(&self) -> bool {
@@ -173,10 +174,16 @@ impl Sink for DrySink {
 mod tests {
     use super::*;
 
+    impl SyncWrite for &mut Vec<u8> {
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn gaps_and_the_end_are_zeros() {
         let mut out = Vec::new();
-        let mut sink = StreamSink::new(&mut out, "out".into(), 200_000);
+        let mut sink = StreamSink::clone(&mut out, "out".into(), 200_000);
         sink.put(100_000, b"abc").unwrap();
         sink.put(100_010, b"d").unwrap();
         let error = sink.put(50, b"x").unwrap_err().to_string();

@@ -452,8 +452,9 @@ impl Target {
                 Box::new(RawSink::device(file, name, *size, geometry)?)
             }
             Kind::New | Kind::File => Box::new(RawSink::sparse_file(self.open_file()?, name, geometry)),
-            Kind::Stream => Box::new(StreamSink::new(self.open_file()?, name, geometry.device_size)),
-            Kind::Stdout => Box::new(StreamSink::new(self.stdout()?, name, geometry.device_size)),
+            Kind::Stream | Kind::Stdout => {
+                Box::new(StreamSink::clone(self.open_output()?, name, geometry.device_size))
+            }
         })
     }
 

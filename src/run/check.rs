@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Outcome, RunError, pump_renewed};
+use super::{Outcome, RunError, renewed};
 use crate::copy::{CopyError, pump};
 use crate::event::{Event, Observer, Phase};
 use crate::extent::ByteRange;
@@ -135,7 +135,7 @@ fn compare_with<T>(
     let geometry = image.info.geometry;
     let total = geometry.copied_bytes(image.info.nr_used);
     let mut compared = CompareSink::new(volume, name.clone(), &geometry);
-    pump_renewed(image, number, &geometry, &mut compared, total, observer)?;
+    renewed(image, number, &geometry, observer, |feed| pump(feed, &mut compared, total, observer))?;
     // What the image lacks is no fault of the volume's.
     let then = then(image)?;
     let differing = tell_stretches(compared.differing(), "differ from the image", observer);

@@ -1,6 +1,6 @@
 //! What an image's trailer tells beside its checksums: where the image comes from, and what of it is marked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::event::{Event, Observer};
 use crate::extent::ByteRange;
@@ -26,7 +26,7 @@ pub(super) fn anonymous(volume_serial: u64) -> Origin {
 /// Takes down what is lost while a volume is copied, and passes all on.
 pub(super) struct Noting<'a> {
     pub(super) observer: &'a dyn Observer,
-    pub(super) marks: Arc<Mutex<Marks>>,
+    pub(super) marks: &'a Mutex<Marks>,
 }
 
 impl Observer for Noting<'_> {

@@ -38,7 +38,7 @@ mod look;
 mod result;
 mod source;
 
-use begin::{Begun, SURVEY_UNIT, begin, first_of};
+use begin::{Begun, Made, SURVEY_UNIT, begin, first_of};
 pub(super) use complete::finish;
 use complete::{Completed, Unfinished, complete};
 use keep::{MapKeeper, areas_of, check_same, forget_missing, has_finished, serial_of, unkept, volume_serial};
@@ -124,18 +124,10 @@ pub(super) fn rescue_volume(
                     (areas_of(map, len, SURVEY_UNIT)?, in_target.transpose()?)
                 }
             };
+            let made = Made { form, checksum: job.checksum };
             let begun = loop {
                 let areas = areas.with_unit(len, SURVEY_UNIT.into());
-                match begin(
-                    form,
-                    job.checksum,
-                    &patterns,
-                    &opened,
-                    areas,
-                    in_target.as_ref(),
-                    &target,
-                    observer,
-                ) {
+                match begin(made, &patterns, &opened, areas, in_target.as_ref(), &target, observer) {
                     Err(error) if error.is_of_gone_disk() => {
                         opened.close();
                         let disk = come_back(job, &known, path, None, None, observer).ok_or(error)?;

@@ -149,7 +149,7 @@ fn every_flipped_bit_is_found_and_placed() {
     std::fs::write(&target, &before).unwrap();
     // Where commands and counts are: the image as a reader walks it.
     let (mut at, mut lcn, mut commands) = (56, 0, Vec::new());
-    while lcn <= (24 << 20) / 4096 - 1 {
+    while lcn < (24 << 20) / 4096 {
         let skip = i64::from_le_bytes(bytes[at + 1..at + 9].try_into().unwrap());
         let is_skip = bytes[at] == 0;
         commands.extend((0..if is_skip { 9 } else { 1 }).map(|byte| (at + byte) as u64));

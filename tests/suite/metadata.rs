@@ -127,7 +127,7 @@ pub fn compare_with(volume: &Path, made_by_windows: bool, times: &str, log: &[&s
     let (image, restored_name) = (text(&ours_img), text(&restored));
     shell(&format!("$OURS -r -o - - < {image} 2>/dev/null | cmp - {restored_name}")).ok();
     let (source, log_option) = (text(volume), log.join(" "));
-    shell(&format!("$OURS {save} - {log_option} {source} 2>/dev/null | cmp - {image}")).ok();
+    shell(&format!("$OURS {save} - --checksum {log_option} {source} 2>/dev/null | cmp - {image}")).ok();
     let cloned = at("cloned");
     ours(to(&clone, &cloned)).ok();
     assert_same(&cloned, &restored);

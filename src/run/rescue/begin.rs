@@ -54,10 +54,17 @@ pub(super) fn first_of(
 /// Bytes for a bit of [`Areas`] before the cluster size is known.
 pub(super) const SURVEY_UNIT: u32 = 4096;
 
+/// What is made of the volume.
+#[derive(Clone, Copy)]
+pub(super) struct Made {
+    pub(super) form: Form,
+    /// Does an image get a trailer?
+    pub(super) checksum: bool,
+}
+
 /// Reads what makes the rest readable, and decides what is copied.
 pub(super) fn begin(
-    form: Form,
-    checksum: bool,
+    made: Made,
     patterns: &Patterns,
     source: &dyn Source,
     areas: Areas,
@@ -71,7 +78,7 @@ pub(super) fn begin(
     let tolerance = Tolerance::RESCUE;
     let volume = match Volume::open(&survey, tolerance, observer) {
         Err(error) if error.read().map(ReadError::loss) == Some(Loss::BadArea) => {
-            return begin_blind(form, checksum, survey, source, target, &error, observer);
+            return begin_blind(made, survey, source, target, &error, observer);
         }
         other => other?,
     };
@@ -81,7 +88,7 @@ pub(super) fn begin(
     if volume.info.is_dirty {
         observer.tell(Event::Warning(format_args!("the volume is marked dirty; it is copied as it is")));
     }
-    if form == Form::Clone {
+    if made.form == Form::Clone {
         warn_of_sector_size(target, volume.info.sector_size, observer);
     }
     // Read for its place in the target, whether it is needed or not.
@@ -103,14 +110,14 @@ pub(super) fn begin(
     let (sector_size, volume_serial) = (volume.info.sector_size, volume.info.serial);
     let plan = Plan::new(geometry, usage.used, usage.nr_used);
     tell_space(plan.nr_used, geometry, observer);
-    target.require(room_for(form, checksum, &plan, plan.nr_used - nr_doubtful.unwrap_or(0)))?;
+    target.require(room_for(made, &plan, plan.nr_used - nr_doubtful.unwrap_or(0)))?;
     let found = survey.into_found();
     let held = |range: ByteRange| {
         let mut bytes = vec![0; range.len as usize];
-        (form == Form::Clone && range.len > 0 && found.stash.get(range.pos, &mut bytes)).then_some(bytes)
+        (made.form == Form::Clone && range.len > 0 && found.stash.get(range.pos, &mut bytes)).then_some(bytes)
     };
     let facts = Facts {
-        form,
+        form: made.form,
         sector_size,
         is_doubtful: nr_doubtful.is_some(),
         volume_serial,
@@ -125,8 +132,7 @@ pub(super) fn begin(
 /// What to do where nothing tells what is on the volume: all of it is in use. It may still be read later, and what
 /// was saved by then can be searched.
 fn begin_blind(
-    form: Form,
-    checksum: bool,
+    made: Made,
     survey: Survey<'_>,
     source: &dyn Source,
     target: &Target,
@@ -153,7 +159,7 @@ fn begin_blind(
     let plan = Plan::new(geometry, used, geometry.nr_clusters);
     tell_space(plan.nr_used, geometry, observer);
     let facts = Facts {
-        form,
+        form: made.form,
         sector_size,
         is_doubtful: false,
         volume_serial: serial,
@@ -161,7 +167,7 @@ fn begin_blind(
         boot_sector: None,
         extra_cluster: None,
     };
-    target.require(room_for(form, checksum, &plan, plan.nr_used))?;
+    target.require(room_for(made, &plan, plan.nr_used))?;
     let found = survey.into_found();
     let areas = found.areas.with_unit(source.len(), geometry.cluster_size.into());
     Ok(Begun { plan, facts, areas, stash: found.stash, first: Vec::new(), nr_damaged: 1 })
@@ -169,9 +175,9 @@ fn begin_blind(
 
 /// What a target must have room for, with so many clusters that are in use beyond doubt. What is in doubt has a place
 /// in a clone, but perhaps nothing to put there.
-fn room_for(form: Form, checksum: bool, plan: &Plan, nr_sure: u64) -> Room {
-    match form {
-        Form::Image => room_for_image(plan, checksum),
+fn room_for(made: Made, plan: &Plan, nr_sure: u64) -> Room {
+    match made.form {
+        Form::Image => room_for_image(plan, made.checksum),
         Form::Clone => {
             Room { length: plan.geometry.written_end(), content: plan.geometry.copied_bytes(nr_sure) }
         }
