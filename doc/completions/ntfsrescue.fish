@@ -10,6 +10,7 @@ complete -c ntfsrescue -l reconnect -d 'Wait so long for a disk that has gone aw
 complete -c ntfsrescue -l report -d 'Write a report of what was saved and lost to FILE, as JSON' -r -F
 complete -c ntfsrescue -l domain-out -d 'Write the bytes in use to FILE, as a domain map for \'ddrescue -m\'' -r -F
 complete -c ntfsrescue -l split -d 'With --save-image: write numbered parts of SIZE bytes, FILE.001 and so on; SIZE may end with K, M or G' -r
+complete -c ntfsrescue -l against -d 'With --verify: compare the image with the volume on DEVICE too' -r -F
 complete -c ntfsrescue -l events -d 'Write events as lines to this open file descriptor' -r
 complete -c ntfsrescue -l finish -d 'Make the TARGET of a rescue that has ended complete, without its disk: mark what the map MAP says is missing' -r -F
 complete -c ntfsrescue -l check-config -d 'Check FILE, an ntfsrescue.conf of the bootable system, and tell its job in words; do nothing else' -r -F
@@ -28,7 +29,9 @@ complete -c ntfsrescue -s q -l quiet -d 'Show no progress'
 complete -c ntfsrescue -l strict -d 'Exit with status 3 if anything was lost'
 complete -c ntfsrescue -l whole -d 'Read free space too, after all else'
 complete -c ntfsrescue -l no-repair -d 'Mark what has a copy elsewhere too, instead of writing the copy in its place'
-complete -c ntfsrescue -l verify -d 'With --restore-image: read the target back when it is written, and compare it with the image'
+complete -c ntfsrescue -l checksum -d 'With --save-image: end the image with checksums on standard output and in pipes too, where it has none by itself'
+complete -c ntfsrescue -l no-checksum -d 'Write an image without checksums, byte for byte as ntfsclone does; read one without comparing those it has'
+complete -c ntfsrescue -l verify -d 'Check the image SOURCE, write nothing. With --restore-image: read the target back when it is written, and compare it with the image'
 complete -c ntfsrescue -l no-verify -d 'Do not, whatever --verify says'
 complete -c ntfsrescue -s h -l help -d 'Print help'
 complete -c ntfsrescue -s V -l version -d 'Print version'
