@@ -11,6 +11,7 @@ use crate::extent::ByteRange;
 use crate::image::{self, ImageError, ImageReader, ImageSink};
 use crate::io::compare::CompareSink;
 use crate::io::disk::{Disk, OpenError};
+use crate::io::kept::Kept;
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::parts::{self, PartsError, PartsReader};
 use crate::io::remote::Wait;
@@ -40,6 +41,9 @@ use opened::Opened;
 
 /// Bytes of an image that are read at once.
 const IMAGE_READ: usize = 256 << 10;
+
+/// Bytes of metadata that are kept from the scan for the copy.
+const KEPT: u64 = 4 << 20;
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -314,8 +318,9 @@ fn copy_in_order(
     let ask = |_| if observer.wants_stop() { Wait::Stop } else { Wait::Go };
     let disk = Disk::open(path)?;
     let disk = if job.rescue { Opened::new(disk, &ask) } else { Opened::healthy(disk) };
+    let kept = Kept::new(&disk, KEPT, !job.rescue);
     let tolerance = Tolerance { bad_areas: job.rescue, damage: job.rescue || job.ignore_fs_check };
-    let volume = Volume::open(&disk, tolerance, observer)?;
+    let volume = Volume::open(&kept, tolerance, observer)?;
     observer.tell(Event::Volume(&volume.info));
     if volume.info.is_dirty {
         if !job.force && !job.rescue {
@@ -330,7 +335,7 @@ fn copy_in_order(
     let usage = scan(&volume, tolerance, collector.as_mut(), observer)?;
     warn_of_shutdown(&volume, &usage, observer);
 
-    let reader = Reader::new(&disk, volume.info.sector_size, job.rescue, observer);
+    let reader = Reader::new(&kept, volume.info.sector_size, job.rescue, observer);
     let copy = Copy { job, target: &target, to_image, geometry: volume.info.geometry, observer };
     let mut losses =
         Losses { bytes: 0, structures: volume.nr_damaged + usage.nr_damaged + usage.nr_unreadable };
@@ -343,6 +348,7 @@ fn copy_in_order(
             // As ntfsclone has it: an image counts what is in it, a clone what is in use.
             copy.tell_space(if to_image { nr_clusters } else { usage.nr_used });
             let wiping = Wiping { keep_times };
+            kept.hand_out();
             let mut feed = MetadataFeed::new(reader, &metadata, &volume.info, wiping, tolerance, observer);
             copy.write(&mut feed, &plan)?;
             observer.tell(Event::Wiped {
@@ -356,6 +362,7 @@ fn copy_in_order(
         _ => {
             let plan = Plan::new(volume.info.geometry, usage.used, usage.nr_used);
             copy.tell_space(plan.nr_used);
+            kept.hand_out();
             let mut feed = VolumeFeed::new(reader, &plan);
             copy.write(&mut feed, &plan)?;
             losses.bytes = feed.lost();

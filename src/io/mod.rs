@@ -15,6 +15,7 @@ pub mod buffer;
 pub mod compare;
 pub mod disk;
 pub mod identity;
+pub mod kept;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod mounts;
