@@ -1,6 +1,7 @@
 //! A source that is read once: what the scan reads of it is kept, up to a limit, and handed to the copy.
 //!
-//! A read of the copy is cut short at its beginning and end by what is kept there, and never cut in two.
+//! A read of the copy is cut short at its beginning and end by what is kept there. It is cut in two only where much of
+//! what lies within is kept: a little is read again, as that costs less than a read more.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,9 @@ use crate::extent::ByteRange;
 
 /// Largest read that goes through a buffer to become one of whole pages, in bytes.
 const MAX_ROUNDED: u64 = 64 << 10;
+
+/// Bytes within a read that are worth one more read.
+const MUCH: u64 = 64 << 10;
 
 /// A source, and what was read of it.
 pub struct Kept<'a> {
@@ -74,8 +78,23 @@ impl<'a> Kept<'a> {
         }
         let (at, wanted) = fill_ends(&state.stash, pos, buf);
         self.source.read_at(at, wanted)?;
-        state.stash.put(at, wanted);
+        if state.stash.has_room() {
+            state.stash.put(at, wanted);
+        }
         Ok(())
+    }
+
+    /// Reads what is not kept.
+    fn read_missing(&self, stash: &Stash, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        let (mut at, mut wanted) = fill_ends(stash, pos, buf);
+        while let Some(kept) = stash.stretch_in(ByteRange { pos: at, len: wanted.len() as u64 }, MUCH) {
+            let (now, rest) = wanted.split_at_mut((kept.pos - at) as usize);
+            let (here, later) = rest.split_at_mut(kept.len as usize);
+            self.source.read_at(at, now)?;
+            stash.get(kept.pos, here);
+            (at, wanted) = (kept.end(), later);
+        }
+        if wanted.is_empty() { Ok(()) } else { self.source.read_at(at, wanted) }
     }
 
     /// Reads whole pages, and takes `buf` out of them.
@@ -120,11 +139,8 @@ impl Source for Kept<'_> {
             drop(state);
             self.source.read_at(pos, buf)
         } else {
-            let (at, wanted) = fill_ends(&state.stash, pos, buf);
-            drop(state);
-            let read = if wanted.is_empty() { Ok(()) } else { self.source.read_at(at, wanted) };
-            // What could not be read as a whole is asked for again in parts.
-            read.inspect(|()| self.state().stash.forget(range))
+            // What cannot be read as a whole is asked for again in parts.
+            self.read_missing(&state.stash, pos, buf).inspect(|()| state.stash.forget(range))
         };
         // Nobody knows of the parts.
         outcome.map_err(|error| ReadError { pos, len: range.len as usize, ..error })
@@ -140,5 +156,121 @@ impl Source for Kept<'_> {
 
     fn physical_sector_size(&self) -> u32 {
         self.source.physical_sector_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::memory::{Memory, SECTOR};
+
+    /// A disk of noise that notes each read.
+    struct Counting {
+        disk: Memory,
+        reads: Mutex<Vec<(u64, u64)>>,
+    }
+
+    impl Counting {
+        fn new(nr_pages: u64) -> Counting {
+            let mut disk = Memory::new((nr_pages * PAGE) as usize / SECTOR);
+            (0..).zip(&mut disk.bytes).for_each(|(at, byte): (u64, _)| *byte = (at * at / 77) as u8);
+            Counting { disk, reads: Mutex::default() }
+        }
+
+        /// What was read since the last time, in pages and parts of them.
+        fn reads(&self) -> Vec<(f64, f64)> {
+            let in_pages = |bytes: u64| bytes as f64 / PAGE as f64;
+            self.reads.lock().unwrap().drain(..).map(|(pos, len)| (in_pages(pos), in_pages(len))).collect()
+        }
+    }
+
+    impl Source for Counting {
+        fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+            self.reads.lock().unwrap().push((pos, buf.len() as u64));
+            self.disk.read_at(pos, buf)
+        }
+
+        fn len(&self) -> u64 {
+            self.disk.len()
+        }
+
+        fn sector_size(&self) -> u32 {
+            self.disk.sector_size()
+        }
+    }
+
+    /// Reads, and compares with what is there.
+    fn read(kept: &Kept<'_>, disk: &Counting, pos: u64, len: u64) {
+        let mut buf = vec![0xee; len as usize];
+        kept.read_at(pos, &mut buf).unwrap();
+        assert!(buf == disk.disk.bytes[pos as usize..(pos + len) as usize], "{len} bytes at {pos}");
+    }
+
+    #[test]
+    fn what_was_read_for_the_scan_is_not_read_for_the_copy() {
+        let disk = Counting::new(200);
+        let kept = Kept::new(&disk, 100 * PAGE, true);
+        read(&kept, &disk, 0, 512);
+        read(&kept, &disk, 4 * PAGE + 1024, 1024);
+        read(&kept, &disk, 4 * PAGE + 3072, 1024);
+        assert_eq!(disk.reads(), [(0.0, 1.0), (4.0, 1.0)], "small reads become whole pages");
+        read(&kept, &disk, 4 * PAGE, 20 * PAGE);
+        read(&kept, &disk, 30 * PAGE, 19 * PAGE + 100);
+        assert_eq!(disk.reads(), [(5.0, 19.0), (30.0, 19.0), (49.0, 1.0)]);
+        kept.hand_out();
+        read(&kept, &disk, 0, 60 * PAGE);
+        assert_eq!(disk.reads(), [(1.0, 3.0), (24.0, 6.0), (50.0, 10.0)], "much that is kept cuts a read");
+        assert!(kept.state().stash.is_empty());
+        read(&kept, &disk, 0, PAGE);
+        assert_eq!(disk.reads(), [(0.0, 1.0)], "what was handed out is let go");
+    }
+
+    #[test]
+    fn a_little_within_a_large_read_does_not_cut_it() {
+        let disk = Counting::new(40);
+        let kept = Kept::new(&disk, 100 * PAGE, true);
+        read(&kept, &disk, 10 * PAGE, 2 * PAGE);
+        kept.hand_out();
+        read(&kept, &disk, 0, 40 * PAGE);
+        assert_eq!(disk.reads(), [(10.0, 2.0), (0.0, 40.0)]);
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_kept() {
+        let disk = Counting::new(100);
+        let kept = Kept::new(&disk, 8 * PAGE, true);
+        read(&kept, &disk, 0, 20 * PAGE);
+        read(&kept, &disk, 20 * PAGE, 512);
+        kept.hand_out();
+        read(&kept, &disk, 0, 30 * PAGE);
+        assert_eq!(disk.reads(), [(0.0, 20.0), (20.0, 0.125), (8.0, 22.0)]);
+    }
+
+    #[test]
+    fn a_bad_sector_costs_only_those_who_want_it() {
+        let mut disk = Counting::new(40);
+        // The third sector of page 1, and one of page 12.
+        disk.disk.bad = vec![10, 12 * 8 + 1];
+        let kept = Kept::new(&disk, 100 * PAGE, true);
+        read(&kept, &disk, PAGE, 1024);
+        assert_eq!(disk.reads(), [(1.0, 1.0), (1.0, 0.25)]);
+        read(&kept, &disk, 8 * PAGE, 2 * PAGE);
+        kept.hand_out();
+        let mut buf = vec![0; 8 * PAGE as usize];
+        let error = kept.read_at(8 * PAGE, &mut buf).unwrap_err();
+        assert_eq!((error.pos, error.len), (8 * PAGE, buf.len()), "the read that was asked for");
+        disk.reads();
+        read(&kept, &disk, 8 * PAGE, 3 * PAGE);
+        assert_eq!(disk.reads(), [(10.0, 1.0)], "what is kept is kept until it was handed out");
+    }
+
+    #[test]
+    fn of_a_failing_disk_nothing_is_read_that_nobody_wants() {
+        let disk = Counting::new(40);
+        let kept = Kept::new(&disk, 100 * PAGE, false);
+        read(&kept, &disk, PAGE, 1024);
+        read(&kept, &disk, PAGE, 1024);
+        read(&kept, &disk, 2 * PAGE + 100, 10);
+        assert_eq!(disk.reads(), [(1.0, 0.25), (2.0 + 100.0 / 4096.0, 10.0 / 4096.0)]);
     }
 }

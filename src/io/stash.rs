@@ -131,6 +131,23 @@ impl Stash {
         (front, end - rest.end())
     }
 
+    /// The first stretch of whole pages in a range that is here and has this many bytes or more.
+    pub fn stretch_in(&self, range: ByteRange, least: u64) -> Option<ByteRange> {
+        let first = range.pos.div_ceil(PAGE);
+        let whole = self.pages.range(first..first.max(range.end() / PAGE));
+        let mut stretch = ByteRange { pos: 0, len: 0 };
+        for pos in whole.filter(|(_, page)| page.filled == u8::MAX).map(|(number, _)| number * PAGE) {
+            if pos != stretch.end() {
+                if stretch.len >= least {
+                    break;
+                }
+                stretch = ByteRange { pos, len: 0 };
+            }
+            stretch.len += PAGE;
+        }
+        Some(stretch).filter(|stretch| stretch.len >= least)
+    }
+
     /// Keeps those pages no longer whose last byte is in this range.
     pub fn forget(&mut self, range: ByteRange) {
         let ending = range.pos / PAGE..range.end() / PAGE;
@@ -219,6 +236,12 @@ mod tests {
         assert_eq!(ends(0, 6 * PAGE), (2 * PAGE, 0), "a page that is not filled to its end");
         assert_eq!(ends(PAGE, PAGE), (PAGE, 0));
         assert_eq!(ends(2 * PAGE, 2 * PAGE), (0, 0));
+        let stretch = |pos, len, least| stash.stretch_in(ByteRange { pos, len }, least);
+        let of = |pos, len| Some(ByteRange { pos, len });
+        assert_eq!(stretch(0, 6 * PAGE, 1), of(0, 2 * PAGE));
+        assert_eq!(stretch(512, 6 * PAGE, PAGE), of(PAGE, PAGE));
+        assert_eq!(stretch(PAGE + 512, 4 * PAGE, 1), of(4 * PAGE, PAGE));
+        assert_eq!((stretch(0, 8 * PAGE, 3 * PAGE), stretch(512, 512, 1)), (None, None));
     }
 
     #[test]

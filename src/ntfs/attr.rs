@@ -112,8 +112,10 @@ pub struct FileName<'a> {
 impl<'a> FileName<'a> {
     /// The name in this attribute, if it is one.
     pub fn of(attribute: &Attribute<'a>) -> Option<FileName<'a>> {
-        let Body::Resident(value) = attribute.body else { return None };
-        FileName::parse(value).filter(|_| attribute.kind == types::FILE_NAME)
+        match attribute.body {
+            Body::Resident(value) if attribute.kind == types::FILE_NAME => FileName::parse(value),
+            _ => None,
+        }
     }
 
     /// The name in the value of a `$FILE_NAME`, which is also the key of an entry in a folder's index.

@@ -57,6 +57,9 @@ impl Wiped {
 
 /// Fills with zeros; returns how many bytes were none.
 pub fn zero(bytes: &mut [u8]) -> u64 {
+    if bytes.is_empty() {
+        return 0;
+    }
     // Most are zeros already. Stretches of a fixed length are looked at and counted as one, without a carry.
     let (stretches, rest) = bytes.as_chunks_mut::<STRETCH>();
     stretches.iter_mut().map(|stretch| zero_stretch(stretch)).sum::<u64>() + zero_stretch(rest)
