@@ -160,29 +160,28 @@ pub fn crowd(volume: &Path) {
     std::fs::remove_file(root.join("filler")).unwrap();
 }
 
-/// Writes some files a little at a time in turn into many small holes: each has several extension records, and theirs
-/// lie among those of the others.
+/// Writes some files a cluster of 4 KiB at a time in turn into many small holes of a volume of 48 MiB: each has extension
+/// records, and those lie among those of the others.
 pub fn scatter(volume: &Path) {
-    let mounted = Mounted::new(volume, "");
+    let mounted = Mounted::new(volume, "big_writes");
     let root = mounted.path();
     let small = |i: u64| root.join(format!("small{i}"));
     for i in 0..6000 {
-        std::fs::write(small(i), noise(i, 1000)).unwrap();
+        std::fs::write(small(i), noise(i, 4000)).unwrap();
     }
     for _ in 0..10 {
         let mut filler = File::options().create(true).append(true).open(root.join("filler")).unwrap();
-        while filler.write_all(&[1; 512]).is_ok() {}
+        while filler.write_all(&[1; 4096]).is_ok() {}
     }
     for (i, drawn) in (0..).zip(noise(1, 6000)) {
-        if drawn & 1 == 1 {
+        if drawn < 128 {
             std::fs::remove_file(small(i)).unwrap();
         }
     }
-    let mut files: Vec<_> =
-        (0..8).map(|i| File::create(root.join(format!("scattered{i}"))).unwrap()).collect();
-    for _ in 0..300 {
+    let mut files = [0, 1, 2, 3, 4, 5].map(|i| File::create(root.join(format!("scattered{i}"))).unwrap());
+    for _ in 0..430 {
         for file in &mut files {
-            file.write_all(&[2; 1024]).unwrap();
+            file.write_all(&[2; 4096]).unwrap();
         }
     }
 }
