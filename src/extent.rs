@@ -50,6 +50,8 @@ enum Page {
     Mixed(Box<[u64; WORDS]>),
 }
 
+static EMPTY: Page = Page::Empty;
+
 impl Page {
     fn word(&self, word_no: usize) -> u64 {
         match self {
@@ -72,25 +74,58 @@ impl Page {
         (0..WORDS).map(|word_no| self.word(word_no))
     }
 
-    /// Sets or clears bits of a word.
-    fn change(&mut self, word_no: usize, mask: u64, value: bool) {
-        let is_so = if value { !self.word(word_no) } else { self.word(word_no) } & mask == 0;
-        if is_so {
-            return;
-        }
-        self.mix();
-        if let Page::Mixed(words) = self
-            && let Some(word) = words.get_mut(word_no)
-        {
-            *word = if value { *word | mask } else { *word & !mask };
+    /// How many bits are set.
+    fn count(&self) -> u64 {
+        match self {
+            Page::Empty => 0,
+            Page::Full => PAGE_BITS,
+            Page::Mixed(words) => words.iter().map(|word| u64::from(word.count_ones())).sum(),
         }
     }
 
     /// Gives each bit a place of its own.
-    fn mix(&mut self) {
+    fn mix(&mut self) -> &mut [u64] {
         if self.value().is_some() {
             *self = Page::Mixed(Box::new([self.word(0); WORDS]));
         }
+        match self {
+            Page::Mixed(words) => words.as_mut_slice(),
+            _ => &mut [],
+        }
+    }
+
+    /// Sets or clears the bits from `first` up to and including `last`; returns how many of them were set before.
+    fn fill(&mut self, first: u64, last: u64, value: bool) -> u64 {
+        let len = last - first + 1;
+        match self.value() {
+            Some(all) if all == value => return if all { len } else { 0 },
+            _ if len == PAGE_BITS => {
+                let were_set = self.count();
+                *self = if value { Page::Full } else { Page::Empty };
+                return were_set;
+            }
+            _ => {}
+        }
+        let (first_word, last_word) = ((first / 64) as usize, (last / 64) as usize);
+        let words = self.mix().get_mut(first_word..=last_word).unwrap_or_default();
+        let mut were_set = 0;
+        for (word_no, word) in (first_word..).zip(words) {
+            let mut mask = u64::MAX;
+            if word_no == first_word {
+                mask &= u64::MAX << (first % 64);
+            }
+            if word_no == last_word {
+                mask &= u64::MAX >> (63 - last % 64);
+            }
+            were_set += u64::from((*word & mask).count_ones());
+            *word = if value { *word | mask } else { *word & !mask };
+        }
+        were_set
+    }
+
+    /// Are all bits of the page the same, and those of this bitmap as well?
+    fn is_plainly(&self, bitmap: &[u8]) -> bool {
+        self.value().is_some_and(|all| is_filled_with(bitmap, if all { 0xff } else { 0 }))
     }
 
     /// Puts each word together with that of another page.
@@ -99,8 +134,7 @@ impl Page {
             *self = if op(self.word(0), other.word(0)) == 0 { Page::Empty } else { Page::Full };
             return;
         }
-        self.mix();
-        let Page::Mixed(words) = self else { return };
+        let words = self.mix();
         words.iter_mut().zip(other.words()).for_each(|(word, other)| *word = op(*word, other));
         let uniform = [(0, Page::Empty), (u64::MAX, Page::Full)];
         let uniform = uniform.into_iter().find(|(value, _)| words.iter().all(|word| word == value));
@@ -110,11 +144,20 @@ impl Page {
     }
 }
 
+/// Is each of these bytes this one?
+fn is_filled_with(bytes: &[u8], byte: u8) -> bool {
+    // Stretches of a fixed length are compared as one.
+    let (stretches, rest) = bytes.as_chunks::<128>();
+    let differs = |stretch: &[u8]| stretch.iter().fold(0, |differs, other| differs | (other ^ byte)) != 0;
+    !stretches.iter().any(|stretch| differs(stretch)) && !differs(rest)
+}
+
 /// A set of cluster numbers below a fixed bound, at one bit a cluster in those pages of 32,576 clusters that hold
 /// some, but not all. The MFT walk also keeps record numbers in one.
 #[derive(Clone, Debug)]
 pub struct ClusterSet {
     bound: u64,
+    /// Up to the last one that ever held a number: those behind it are empty.
     pages: Vec<Page>,
 }
 
@@ -130,10 +173,22 @@ pub enum Difference {
 impl ClusterSet {
     /// An empty set of numbers below `bound`.
     pub fn new(bound: u64) -> ClusterSet {
-        let nr_pages = usize::try_from(bound.div_ceil(PAGE_BITS)).unwrap_or(usize::MAX);
-        let mut pages = Vec::new();
-        pages.resize_with(nr_pages, || Page::Empty);
-        ClusterSet { bound, pages }
+        ClusterSet { bound, pages: Vec::new() }
+    }
+
+    fn page(&self, page_no: usize) -> &Page {
+        self.pages.get(page_no).unwrap_or(&EMPTY)
+    }
+
+    /// Makes sure that there are as many pages.
+    fn grow(&mut self, nr_pages: usize) {
+        if let Some(missing) = nr_pages.checked_sub(self.pages.len()).filter(|missing| *missing > 0) {
+            // Twice as many as there are, so that growing costs nothing that counts, but no more than there can be.
+            let most = usize::try_from(self.bound.div_ceil(PAGE_BITS)).unwrap_or(usize::MAX);
+            let doubled = self.pages.len().min(most.saturating_sub(self.pages.len()));
+            self.pages.reserve_exact(missing.max(doubled));
+            self.pages.resize_with(nr_pages, || Page::Empty);
+        }
     }
 
     /// Numbers in the set are below this one.
@@ -144,7 +199,7 @@ impl ClusterSet {
     /// Is this number in the set?
     pub fn contains(&self, number: u64) -> bool {
         let (page, word, bit) = split(number);
-        self.pages.get(page).is_some_and(|page| page.word(word) >> bit & 1 == 1)
+        self.page(page).word(word) >> bit & 1 == 1
     }
 
     /// Adds one number; false where the set had it already. Numbers outside the bound are ignored.
@@ -158,17 +213,8 @@ impl ClusterSet {
     }
 
     /// The parts of a stretch that the set has already, ascending.
-    pub fn overlaps(&self, extent: Extent) -> impl Iterator<Item = Extent> + '_ {
-        let end = extent.end();
-        let mut at = extent.lcn.0;
-        std::iter::from_fn(move || {
-            let start = self.find(at, true);
-            if start >= end.min(self.bound) {
-                return None;
-            }
-            at = self.find(start, false).min(end);
-            Some(Extent { lcn: Lcn(start), len: at - start })
-        })
+    pub fn overlaps(&self, extent: Extent) -> Extents<'_> {
+        Extents { set: self, at: extent.lcn.0, end: extent.end().min(self.bound) }
     }
 
     /// Takes a stretch out, cut at the bound, and returns how many of its clusters the set had.
@@ -178,6 +224,7 @@ impl ClusterSet {
 
     /// Takes out what another set of the same bound has not.
     pub fn retain(&mut self, other: &ClusterSet) {
+        self.pages.truncate(other.pages.len());
         let pages = self.pages.iter_mut().zip(&other.pages);
         pages.for_each(|(page, other)| page.combine(other, |word, other| word & other));
     }
@@ -190,6 +237,7 @@ impl ClusterSet {
 
     /// Adds what another set of the same bound has, and takes out of that what was here already.
     pub fn absorb(&mut self, other: &mut ClusterSet) {
+        self.grow(other.pages.len());
         for (page, other) in self.pages.iter_mut().zip(&mut other.pages) {
             other.combine(page, |other, word| other & !word);
             page.combine(other, |word, other| word | other);
@@ -202,31 +250,22 @@ impl ClusterSet {
         let mut at = start;
         let mut were_set = 0;
         while at < end {
-            let (page_no, word_no, bit) = split(at);
-            let Some(page) = self.pages.get_mut(page_no) else { break };
-            if at.is_multiple_of(PAGE_BITS) && end - at >= PAGE_BITS {
-                were_set += page.words().map(|word| u64::from(word.count_ones())).sum::<u64>();
-                *page = if value { Page::Full } else { Page::Empty };
-                at += PAGE_BITS;
-                continue;
+            let (page_no, ..) = split(at);
+            let first = at % PAGE_BITS;
+            let n = (PAGE_BITS - first).min(end - at);
+            if value {
+                self.grow(page_no + 1);
             }
-            let n = (64 - u64::from(bit)).min(end - at);
-            let mask = (u64::MAX >> (64 - n)) << bit;
+            let Some(page) = self.pages.get_mut(page_no) else { break };
+            were_set += page.fill(first, first + n - 1, value);
             at += n;
-            were_set += u64::from((page.word(word_no) & mask).count_ones());
-            page.change(word_no, mask, value);
         }
         were_set
     }
 
     /// How many numbers the set holds.
     pub fn count(&self) -> u64 {
-        let count = |page: &Page| match page {
-            Page::Empty => 0,
-            Page::Full => PAGE_BITS,
-            Page::Mixed(words) => words.iter().map(|word| u64::from(word.count_ones())).sum(),
-        };
-        self.pages.iter().map(count).sum()
+        self.pages.iter().map(Page::count).sum()
     }
 
     /// Lays a piece of a bitmap (least significant bit first, as `$Bitmap` is) over the set: the set becomes the
@@ -236,15 +275,38 @@ impl ClusterSet {
         if !start.is_multiple_of(64) {
             return;
         }
-        for (base, chunk) in (start..self.bound).step_by(64).zip(bitmap.chunks(8)) {
-            let mut bytes = [0; 8];
-            bytes.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-            let nr_bits = (chunk.len() as u64 * 8).min(self.bound - base);
-            let theirs = u64::from_le_bytes(bytes) & u64::MAX >> (64 - nr_bits);
-            let (page_no, word_no, _) = split(base);
-            let Some(page) = self.pages.get_mut(page_no) else { return };
-            let mut differing = (page.word(word_no) ^ theirs) & u64::MAX >> (64 - nr_bits);
-            page.change(word_no, theirs, true);
+        let mut at = start;
+        let mut rest = bitmap;
+        while at < self.bound && !rest.is_empty() {
+            let (page_no, word_no, _) = split(at);
+            let (now, later) = rest.split_at(rest.len().min((WORDS - word_no) * 8));
+            if !self.page(page_no).is_plainly(now) {
+                self.grow(page_no + 1);
+                self.absorb_words(at, now, &mut differs);
+            }
+            at += now.len() as u64 * 8;
+            rest = later;
+        }
+    }
+
+    /// The same for a piece that lies in one page.
+    fn absorb_words(&mut self, start: u64, bitmap: &[u8], differs: &mut impl FnMut(Difference)) {
+        let (page_no, first_word, _) = split(start);
+        let bound = self.bound;
+        let Some(page) = self.pages.get_mut(page_no) else { return };
+        for ((base, word_no), bytes) in (start..bound).step_by(64).zip(first_word..).zip(bitmap.chunks(8)) {
+            let (theirs, nr_bits) = word_of(bytes);
+            let inside = u64::MAX >> (64 - nr_bits.min(bound - base));
+            let (ours, theirs) = (page.word(word_no) & inside, theirs & inside);
+            if ours == theirs {
+                continue;
+            }
+            if theirs & !ours != 0
+                && let Some(word) = page.mix().get_mut(word_no)
+            {
+                *word |= theirs;
+            }
+            let mut differing = ours ^ theirs;
             while differing != 0 {
                 let bit = differing.trailing_zeros();
                 let lcn = Lcn(base + u64::from(bit));
@@ -271,28 +333,29 @@ impl ClusterSet {
             }
             at_start
         });
-        Ranks { pages: pages.collect() }
+        let mut pages: Vec<_> = pages.collect();
+        pages.push((rank, last_bit));
+        Ranks { pages }
     }
 
     /// Where a number of the set stands in it; `ranks` is the set's own.
     pub fn rank(&self, ranks: &Ranks, number: u64) -> Rank {
         let (page_no, word_no, bit) = split(number);
-        let Some((mut rank, mut last_bit)) = ranks.pages.get(page_no).copied() else {
-            return Rank { before: 0, gaps: 0 };
-        };
-        if let Some(page) = self.pages.get(page_no) {
-            page.words().take(word_no).for_each(|word| rank.pass(word, &mut last_bit));
-            let word = page.word(word_no);
-            let upto = word & u64::MAX >> (63 - bit);
-            rank.gaps += u64::from((upto & !(word << 1 | last_bit)).count_ones());
-            rank.before += u64::from((upto & !(1 << bit)).count_ones());
-        }
+        // Behind the last page nothing changes any more.
+        let at_start = ranks.pages.get(page_no).or(ranks.pages.last()).copied();
+        let (mut rank, mut last_bit) = at_start.unwrap_or((Rank { before: 0, gaps: 0 }, 1));
+        let page = self.page(page_no);
+        page.words().take(word_no).for_each(|word| rank.pass(word, &mut last_bit));
+        let word = page.word(word_no);
+        let upto = word & u64::MAX >> (63 - bit);
+        rank.gaps += u64::from((upto & !(word << 1 | last_bit)).count_ones());
+        rank.before += u64::from((upto & !(1 << bit)).count_ones());
         rank
     }
 
     /// The set as stretches, ascending, as long as they can be.
     pub fn extents(&self) -> Extents<'_> {
-        Extents { set: self, at: 0 }
+        Extents { set: self, at: 0, end: self.bound }
     }
 
     /// The next number at or behind `from` that is in the set (`value`) or is not; the bound where there is none.
@@ -306,21 +369,25 @@ impl ClusterSet {
         let mut at = from;
         while at < limit {
             let (page_no, word_no, bit) = split(at);
-            let Some(page) = self.pages.get(page_no) else { break };
-            match page.value() {
-                Some(all) if all == value => return at,
-                Some(_) => {
-                    at = (at / PAGE_BITS + 1) * PAGE_BITS;
-                    continue;
+            let Some(page) = self.pages.get(page_no) else { return if value { limit } else { at } };
+            let next_page = (page_no as u64 + 1) * PAGE_BITS;
+            let Page::Mixed(words) = page else {
+                if page.value() == Some(value) {
+                    return at;
                 }
-                None => {}
-            }
-            let word = page.word(word_no);
-            let wanted = (if value { word } else { !word }) >> bit;
+                at = next_page;
+                continue;
+            };
+            // In the bits that remain of this word, then in the first word that has any.
+            let passed = if value { 0 } else { u64::MAX };
+            let wanted = (page.word(word_no) ^ passed) >> bit;
             if wanted != 0 {
                 return (at + u64::from(wanted.trailing_zeros())).min(limit);
             }
-            at = (at / 64 + 1) * 64;
+            let until = WORDS.min(word_no + (limit - at).div_ceil(64) as usize + 1);
+            let rest = words.get(word_no + 1..until).unwrap_or_default();
+            let nr_passed = rest.iter().take_while(|word| **word == passed).count();
+            at = (page_no as u64 * PAGE_BITS + (word_no + 1 + nr_passed) as u64 * 64).min(next_page);
         }
         limit
     }
@@ -335,11 +402,11 @@ impl ClusterSet {
         let mut end = before.min(self.bound);
         while end > limit {
             let (page_no, word_no, bit) = split(end - 1);
-            let page = self.pages.get(page_no)?;
+            let page = self.page(page_no);
             match page.value() {
                 Some(all) if all == value => return Some(end - 1),
                 Some(_) => {
-                    end = page_no as u64 * PAGE_BITS;
+                    end = page_no.min(self.pages.len()) as u64 * PAGE_BITS;
                     continue;
                 }
                 None => {}
@@ -377,7 +444,8 @@ impl Rank {
 /// What [`ClusterSet::ranks`] gives: 24 bytes for each page.
 #[derive(Debug)]
 pub struct Ranks {
-    /// The rank of each page's first number, and whether the number before that is in the set.
+    /// The rank of each page's first number, and whether the number before that is in the set; then those of the first
+    /// number behind all pages.
     pages: Vec<(Rank, u64)>,
 }
 
@@ -387,22 +455,32 @@ fn split(number: u64) -> (usize, usize, u32) {
     (page, (number % PAGE_BITS / 64) as usize, (number % 64) as u32)
 }
 
-/// Iterator of [`ClusterSet::extents`].
+/// The 64 bits of these eight bytes of a bitmap, or of the fewer at its end, and how many there are.
+fn word_of(bytes: &[u8]) -> (u64, u64) {
+    let whole = bytes.first_chunk().map(|bytes| (u64::from_le_bytes(*bytes), 64));
+    whole.unwrap_or_else(|| {
+        let word = bytes.iter().rfold(0, |word, byte| word << 8 | u64::from(*byte));
+        (word, bytes.len() as u64 * 8)
+    })
+}
+
+/// Iterator of [`ClusterSet::extents`] and [`ClusterSet::overlaps`].
 #[derive(Debug)]
 pub struct Extents<'a> {
     set: &'a ClusterSet,
     at: u64,
+    end: u64,
 }
 
 impl Iterator for Extents<'_> {
     type Item = Extent;
 
     fn next(&mut self) -> Option<Extent> {
-        let start = self.set.find(self.at, true);
-        if start >= self.set.bound {
+        let start = self.set.find_until(self.at, true, self.end);
+        if start >= self.end {
             return None;
         }
-        self.at = self.set.find(start, false);
+        self.at = self.set.find_until(start, false, self.end);
         Some(Extent { lcn: Lcn(start), len: self.at - start })
     }
 }
@@ -587,5 +665,55 @@ mod tests {
         set.insert(crate::units::MAX_CLUSTERS - 1);
         assert_eq!(set.extents().next(), Some(extent(crate::units::MAX_CLUSTERS - 1, 1)));
         assert_eq!(set.pages.iter().filter(|page| page.value().is_none()).count(), 1);
+        let mut zeros = ClusterSet::new(crate::units::MAX_CLUSTERS);
+        for start in (0..zeros.bound()).step_by(1 << 23).take(64) {
+            zeros.absorb_bitmap(start, &[0; 1 << 20], |difference| panic!("{difference:?}"));
+            zeros.remove_extent(extent(start, 1 << 23));
+        }
+        assert_eq!(zeros.pages.len(), 0);
+    }
+
+    #[test]
+    fn a_set_ends_where_it_holds_nothing_more() {
+        let mut short = ClusterSet::new(200_000);
+        short.insert_extent(extent(10, 10));
+        assert_eq!(short.pages.len(), 1);
+        assert_eq!((short.find(20, true), short.find(100_000, false)), (200_000, 100_000));
+        assert_eq!(
+            (short.find_before(150_000, true), short.find_before(150_000, false)),
+            (Some(19), Some(149_999))
+        );
+        assert_eq!(short.rank(&short.ranks(), 150_000), Rank { before: 10, gaps: 1 });
+        let mut long = ClusterSet::new(200_000);
+        long.insert_extent(extent(15, 150_000));
+        let mut both = short.clone();
+        both.absorb(&mut long.clone());
+        assert!(both.extents().eq([extent(10, 150_005)]));
+        let mut common = long.clone();
+        common.retain(&short);
+        assert!(common.extents().eq([extent(15, 5)]));
+        long.remove(&short);
+        assert!(long.extents().eq([extent(20, 149_995)]));
+    }
+
+    #[test]
+    fn a_bitmap_that_is_the_same_in_whole_pages_changes_nothing() {
+        let mut set = ClusterSet::new(4 * PAGE_BITS);
+        set.insert_extent(extent(PAGE_BITS, PAGE_BITS));
+        let mut bitmap = vec![0; (4 * PAGE_BITS / 8) as usize];
+        let page = bitmap.len() / 4;
+        bitmap[page..2 * page].fill(0xff);
+        // In pieces that end within pages, as they come from a disk.
+        for (start, piece) in (0..).step_by(8 * 1000).zip(bitmap.chunks(1000)) {
+            set.absorb_bitmap(start, piece, |difference| panic!("{difference:?}"));
+        }
+        assert!(set.pages.len() == 2 && set.pages.iter().all(|page| page.value().is_some()));
+        bitmap[2 * page - 1] = 0x7f;
+        bitmap[3 * page] = 1;
+        let mut seen = Vec::new();
+        set.absorb_bitmap(0, &bitmap, |difference| seen.push(difference));
+        let (last, first) = (Lcn(2 * PAGE_BITS - 1), Lcn(3 * PAGE_BITS));
+        assert_eq!(seen, [Difference::OnlyInSet(last), Difference::OnlyInBitmap(first)]);
+        assert!(set.extents().eq([extent(PAGE_BITS, PAGE_BITS), extent(3 * PAGE_BITS, 1)]));
     }
 }

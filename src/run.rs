@@ -10,6 +10,7 @@ use crate::image::trailer::{self, Marks};
 use crate::image::{self, ImageEncoder, ImageError};
 use crate::io::disk::{Disk, OpenError};
 use crate::io::identity::Known;
+use crate::io::kept::Kept;
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::parts::PartsError;
 use crate::io::remote::Wait;
@@ -42,6 +43,9 @@ use check::{
 };
 use opened::Opened;
 use provenance::{Noting, anonymous, origin_of};
+
+/// Bytes of metadata that are kept from the scan for the copy.
+const KEPT: u64 = 4 << 20;
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -319,8 +323,9 @@ fn copy_in_order(
     let disk = Disk::open(path)?;
     let known = Known::of(&disk);
     let disk = if job.rescue { Opened::new(disk, &ask) } else { Opened::healthy(disk) };
+    let kept = Kept::new(&disk, KEPT, !job.rescue);
     let tolerance = Tolerance { bad_areas: job.rescue, damage: job.rescue || job.ignore_fs_check };
-    let volume = Volume::open(&disk, tolerance, observer)?;
+    let volume = Volume::open(&kept, tolerance, observer)?;
     observer.tell(Event::Volume(&volume.info));
     if volume.info.is_dirty {
         if !job.force && !job.rescue {
@@ -337,7 +342,7 @@ fn copy_in_order(
 
     let marks = Mutex::new(Marks::with_room());
     let noting = Noting { observer, marks: &marks };
-    let reader = Reader::new(&disk, volume.info.sector_size, job.rescue, &noting);
+    let reader = Reader::new(&kept, volume.info.sector_size, job.rescue, &noting);
     let origin = match job.metadata {
         None => origin_of(&known, volume.info.serial),
         Some(_) => anonymous(volume.info.serial),
@@ -356,6 +361,7 @@ fn copy_in_order(
             // As ntfsclone has it: an image counts what is in it, a clone what is in use.
             copy.tell_space(if to_image { nr_clusters } else { usage.nr_used });
             let wiping = Wiping { keep_times };
+            kept.hand_out();
             let mut feed = MetadataFeed::new(reader, &metadata, &volume.info, wiping, tolerance, observer);
             copy.write(&mut feed, &plan)?;
             observer.tell(Event::Wiped {
@@ -369,6 +375,7 @@ fn copy_in_order(
         _ => {
             let plan = Plan::new(volume.info.geometry, usage.used, usage.nr_used);
             copy.tell_space(plan.nr_used);
+            kept.hand_out();
             let mut feed = VolumeFeed::new(reader, &plan);
             copy.write(&mut feed, &plan)?;
             losses.bytes = feed.lost();

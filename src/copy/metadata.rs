@@ -108,28 +108,42 @@ impl<'a> MetadataFeed<'a> {
         self.wiper.wiped
     }
 
-    /// The next bytes of a piece.
+    /// The next bytes of a piece, and of those right behind it.
     fn next_of(&mut self, piece: &Piece, stream: &Stream, buf: &mut [u8]) -> Result<ByteRange, CopyError> {
-        let cluster_size = u64::from(self.geometry.cluster_size);
-        let piece_pos = self.geometry.pos(piece.lcn);
-        let left = piece_pos + piece.len * cluster_size - self.pos;
-        let offset = piece.vcn.0 * cluster_size + (self.pos - piece_pos);
-        let unit = u64::from(stream.unit);
-        let into_unit = offset % unit;
-        let room = left.min(buf.len() as u64) / unit * unit;
-        if into_unit == 0 && room > 0 {
-            let range = ByteRange { pos: self.pos, len: room };
-            let data = buf.get_mut(..room as usize).unwrap_or_default();
-            self.lost.clear();
-            if stream.content == Content::Zeros {
-                data.fill(0);
-            } else {
-                self.read(range, 0, data)?;
-                self.wipe(stream, offset, self.pos, data)?;
+        let parts = Parts {
+            metadata: self.metadata,
+            geometry: self.geometry,
+            piece: self.piece,
+            pos: self.pos,
+            room: buf.len() as u64,
+        };
+        let is_kept = |part: &Part<'_>| part.stream.content != Content::Zeros;
+        let together = parts.clone().take_while(is_kept).map(|part| part.len).sum();
+        let mut range = ByteRange { pos: self.pos, len: together };
+        self.lost.clear();
+        if together > 0 {
+            let data = buf.get_mut(..together as usize).unwrap_or_default();
+            self.read(range, 0, data)?;
+            let mut rest = &mut *data;
+            let mut pos = range.pos;
+            for Part { stream, offset, len } in parts.take_while(is_kept) {
+                let (now, later) = rest.split_at_mut(len as usize);
+                self.wipe(stream, offset, pos, now)?;
+                pos += len;
+                rest = later;
             }
+            self.mark_lost(range.pos, data);
             return Ok(range);
         }
-        let len = left.min(buf.len() as u64).min(unit - into_unit);
+        if let Some(part) = parts.clone().next() {
+            range.len = part.len;
+            buf.get_mut(..part.len as usize).unwrap_or_default().fill(0);
+            return Ok(range);
+        }
+        let offset = parts.offset_in(piece);
+        let unit = u64::from(stream.unit);
+        let into_unit = offset % unit;
+        let len = parts.left_of(piece).min(buf.len() as u64).min(unit - into_unit);
         self.assemble(piece.stream, stream, offset - into_unit)?;
         let part = self.unit.get(into_unit as usize..(into_unit + len) as usize).unwrap_or_default();
         buf.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
@@ -178,14 +192,14 @@ impl<'a> MetadataFeed<'a> {
         // Of a page of the log, only some of whose clusters are copied, the unit can be a part.
         let data = whole.get_mut(..filled).unwrap_or_default();
         outcome = outcome.and_then(|()| self.wipe(stream, offset, first.pos, data));
+        self.mark_lost(first.pos, data);
         self.reader.set_again(false);
         self.wiper.again = false;
         self.unit = whole;
         outcome
     }
 
-    /// Wipes whole units of a stream, from its byte `offset` on; `pos` is for messages. What could not be read keeps its
-    /// mark.
+    /// Wipes whole units of a stream, from its byte `offset` on; `pos` is where they begin on the volume.
     fn wipe(&mut self, stream: &Stream, offset: u64, pos: u64, data: &mut [u8]) -> Result<(), CopyError> {
         let unit = stream.unit as usize;
         if stream.content == Content::Plain {
@@ -206,7 +220,6 @@ impl<'a> MetadataFeed<'a> {
                 self.nr_damaged += 1;
             }
         }
-        self.mark_lost(pos, data);
         Ok(())
     }
 
@@ -252,6 +265,64 @@ impl<'a> MetadataFeed<'a> {
             let bytes = data.get_mut(lost.pos as usize..lost.end() as usize).unwrap_or_default();
             self.reader.mark(ByteRange { pos: pos + lost.pos, len: lost.len }, bytes);
         }
+    }
+}
+
+/// What lies side by side on the volume: of each piece, from byte `pos` on, the whole units, up to the first piece that
+/// does not end with one or does not begin right behind the one before.
+#[derive(Clone)]
+struct Parts<'a> {
+    metadata: &'a Metadata,
+    geometry: Geometry,
+    piece: usize,
+    pos: u64,
+    /// Bytes that there is room for.
+    room: u64,
+}
+
+/// Whole units of a stream, from its byte `offset` on.
+struct Part<'a> {
+    stream: &'a Stream,
+    offset: u64,
+    len: u64,
+}
+
+impl Parts<'_> {
+    /// Where in the stream byte `pos` is.
+    fn offset_in(&self, piece: &Piece) -> u64 {
+        piece.vcn.0 * u64::from(self.geometry.cluster_size) + (self.pos - self.geometry.pos(piece.lcn))
+    }
+
+    /// Bytes of the piece from byte `pos` on.
+    fn left_of(&self, piece: &Piece) -> u64 {
+        self.geometry.pos(piece.lcn) + piece.len * u64::from(self.geometry.cluster_size) - self.pos
+    }
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let piece = self.metadata.pieces().get(self.piece)?;
+        let start = self.geometry.pos(piece.lcn);
+        let end = start + piece.len * u64::from(self.geometry.cluster_size);
+        if !(start..end).contains(&self.pos) {
+            return None;
+        }
+        let stream = self.metadata.stream_of(piece)?;
+        let (offset, left, unit) = (self.offset_in(piece), self.left_of(piece), u64::from(stream.unit));
+        let len = left.min(self.room) / unit * unit;
+        if len == 0 || !offset.is_multiple_of(unit) {
+            return None;
+        }
+        self.room -= len;
+        self.pos += len;
+        if len == left {
+            self.piece += 1;
+        } else {
+            self.room = 0;
+        }
+        Some(Part { stream, offset, len })
     }
 }
 

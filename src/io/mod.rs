@@ -16,6 +16,7 @@ pub mod compare;
 pub mod direct;
 pub mod disk;
 pub mod identity;
+pub mod kept;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod mounts;

@@ -112,8 +112,10 @@ pub struct FileName<'a> {
 impl<'a> FileName<'a> {
     /// The name in this attribute, if it is one.
     pub fn of(attribute: &Attribute<'a>) -> Option<FileName<'a>> {
-        let Body::Resident(value) = attribute.body else { return None };
-        FileName::parse(value).filter(|_| attribute.kind == types::FILE_NAME)
+        match attribute.body {
+            Body::Resident(value) if attribute.kind == types::FILE_NAME => FileName::parse(value),
+            _ => None,
+        }
     }
 
     /// The name in the value of a `$FILE_NAME`, which is also the key of an entry in a folder's index.
@@ -269,13 +271,13 @@ impl<'a> Attributes<'a> {
         let Ok((header, _)) = Header::ref_from_prefix(rest) else { return Err(wrong("the header", 0)) };
         let length = header.length.get();
         let bytes = usize::try_from(length).ok().filter(|n| *n >= size_of::<Header>());
-        let bytes = bytes.and_then(|n| rest.get(..n)).ok_or(wrong("length", length.into()))?;
+        let bytes = bytes.and_then(|n| rest.get(..n)).ok_or_else(|| wrong("length", length.into()))?;
         let name_at = usize::from(header.name_offset.get());
         let name = match header.name_length {
             0 => &[][..],
             n => bytes
                 .get(name_at..name_at + 2 * usize::from(n))
-                .ok_or(wrong("name offset", name_at as u64))?,
+                .ok_or_else(|| wrong("name offset", name_at as u64))?,
         };
         let body_bytes = bytes.get(size_of::<Header>()..).unwrap_or_default();
         let (body_at, body) = if header.non_resident == 0 {
@@ -284,7 +286,8 @@ impl<'a> Attributes<'a> {
             };
             let at = usize::from(raw.value_offset.get());
             let value = usize::try_from(raw.value_length.get()).ok().and_then(|n| bytes.get(at..)?.get(..n));
-            (at, Body::Resident(value.ok_or(wrong("value length", raw.value_length.get().into()))?))
+            let value = value.ok_or_else(|| wrong("value length", raw.value_length.get().into()))?;
+            (at, Body::Resident(value))
         } else {
             let Ok((raw, _)) = NonResident::ref_from_prefix(body_bytes) else {
                 return Err(wrong("length", length.into()));
@@ -300,7 +303,7 @@ impl<'a> Attributes<'a> {
                 end_vcn: (end != 1).then_some(Vcn(end)),
                 // No driver makes it larger than 64 clusters.
                 unit: 1 << raw.compression_unit.min(32),
-                runs: runs.ok_or(wrong("offset of the runs", runs_offset.into()))?,
+                runs: runs.ok_or_else(|| wrong("offset of the runs", runs_offset.into()))?,
                 data_size: raw.data_size.get(),
                 initialized_size: raw.initialized_size.get(),
             };

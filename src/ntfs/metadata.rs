@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::attr::{Attribute, Body, types};
-use super::mft::Value;
-use super::runs::Run;
+use super::mft::{self, Value};
+use super::runs::{Run, RunList};
 use super::volume::Volume;
 use super::wipe::value::{Private, is_user_data};
 use super::wipe::{index, log};
@@ -220,12 +220,20 @@ impl Collector {
             self.streams.keys().filter(|(_, kind, name)| *kind == types::BITMAP && !name.is_empty());
         for (base, _, name) in bitmaps.cloned().collect::<Vec<_>>() {
             let blocks = (base, types::INDEX_ALLOCATION, name);
-            let Some(stream) = self.streams.get_mut(&blocks) else { continue };
-            let bits = match volume.mft.value(volume.source, base, types::BITMAP, &blocks.2) {
-                Ok(Some(bits)) => read_bits(volume, &bits, stream.nr_units(&self.geometry)),
+            let Some(stream) = self.streams.get(&blocks) else { continue };
+            let nr_bits = stream.nr_units(&self.geometry);
+            // Where the sweep has seen all of it, its record is not read again.
+            let seen = self.streams.get(&(base, types::BITMAP, blocks.2.clone()));
+            let bitmap = match seen.and_then(|bitmap| bitmap.as_value(&self.geometry)) {
+                Some(bitmap) => Ok(Some(bitmap)),
+                None => volume.mft.value(volume.source, base, types::BITMAP, &blocks.2),
+            };
+            let bits = match bitmap {
+                Ok(Some(bitmap)) => read_bits(volume, &bitmap, nr_bits),
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };
+            let Some(stream) = self.streams.get_mut(&blocks) else { continue };
             match bits {
                 Ok(bits) => stream.blocks_in_use = Some(bits),
                 Err(error) if tolerance.forgives(&error) => {
@@ -269,6 +277,21 @@ impl Stream {
             self.content = Content::Value(private);
             self.unit = (size.max(1) as u32).next_multiple_of(SMALL_UNIT);
         }
+    }
+
+    /// The same as a value that can be read; none where pieces of it are missing.
+    fn as_value(&self, geometry: &Geometry) -> Option<Value> {
+        let mut sorted = self.runs.clone();
+        sorted.sort_unstable_by_key(|run| run.vcn);
+        let mut runs = RunList::default();
+        let is_whole = sorted.into_iter().all(|run| runs.push(run));
+        let in_runs = runs.end().0.saturating_mul(geometry.cluster_size.into());
+        (is_whole && self.size <= in_runs).then_some(Value::Stream(mft::Stream {
+            runs,
+            data_size: self.size,
+            initialized_size: self.size,
+            fault: None,
+        }))
     }
 
     /// How many units its clusters hold, at the most.

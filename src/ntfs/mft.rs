@@ -1,5 +1,7 @@
 //! `$MFT`: finding it, records in it, and the values of their attributes.
 
+use std::ops::Range;
+
 use super::attr::{Attribute, Body, listed_pieces, types};
 use super::boot::BootSector;
 use super::record::{Fault, Record, fix, mft_no_of};
@@ -249,28 +251,63 @@ impl Mft {
         observer: &dyn Observer,
         mut visit: impl FnMut(u64, Result<&mut [u8], Fault>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let (record_size, nr_records) = (self.record_size, self.nr_records);
-        let mut buf = AlignedBuf::new(SWEEP.max(record_size) / record_size * record_size);
-        let per_read = (buf.bytes().len() / record_size) as u64;
+        let nr_records = self.nr_records;
+        let mut buf = self.sweep_buffer();
         let mut first = 0;
         while first < nr_records {
-            if observer.wants_stop() {
-                return Err(Error::Stopped);
-            }
-            let n = per_read.min(nr_records - first);
-            let chunk = buf.bytes_mut().get_mut(..n as usize * record_size).unwrap_or_default();
-            let swept = or_bad(self.read_raw(source, first, chunk))?;
-            for (mft_no, record) in (first..).zip(chunk.chunks_exact_mut(record_size)) {
-                let read = match swept {
-                    Ok(()) => Ok(()),
-                    Err(_) => or_bad(self.read_raw(source, mft_no, record))?,
-                };
-                visit(mft_no, read.map(|()| record))?;
-            }
-            first += n;
+            first += self.visit(source, observer, first..nr_records, &mut buf, &mut visit)?;
             observer.tell(Event::Progress { done: first, total: nr_records });
         }
         Ok(())
+    }
+
+    /// The same for some records only, and without progress.
+    pub fn sweep_some(
+        &self,
+        source: &dyn Source,
+        observer: &dyn Observer,
+        records: &ClusterSet,
+        mut visit: impl FnMut(u64, Result<&mut [u8], Fault>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut buf = self.sweep_buffer();
+        for extent in records.extents() {
+            let mut first = extent.lcn.0;
+            while first < extent.end() {
+                first += self.visit(source, observer, first..extent.end(), &mut buf, &mut visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Room for a large read, in whole records.
+    fn sweep_buffer(&self) -> AlignedBuf {
+        AlignedBuf::new(SWEEP.max(self.record_size) / self.record_size * self.record_size)
+    }
+
+    /// Reads as many of these records as the buffer holds, hands them out, and returns their number.
+    fn visit(
+        &self,
+        source: &dyn Source,
+        observer: &dyn Observer,
+        records: Range<u64>,
+        buf: &mut AlignedBuf,
+        visit: &mut impl FnMut(u64, Result<&mut [u8], Fault>) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
+        if observer.wants_stop() {
+            return Err(Error::Stopped);
+        }
+        let record_size = self.record_size;
+        let n = (records.end - records.start).min((buf.bytes().len() / record_size) as u64);
+        let chunk = buf.bytes_mut().get_mut(..n as usize * record_size).unwrap_or_default();
+        let swept = or_bad(self.read_raw(source, records.start, chunk))?;
+        for (mft_no, record) in (records.start..).zip(chunk.chunks_exact_mut(record_size)) {
+            let read = match swept {
+                Ok(()) => Ok(()),
+                Err(_) => or_bad(self.read_raw(source, mft_no, record))?,
+            };
+            visit(mft_no, read.map(|()| record))?;
+        }
+        Ok(n)
     }
 
     /// Was something of `$MFT` not found, so that records may be missing?

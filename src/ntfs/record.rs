@@ -96,7 +96,7 @@ impl<'a> Record<'a> {
         let attrs_offset = usize::from(raw.attrs_offset.get());
         let bytes_in_use = raw.bytes_in_use.get();
         let used = usize::try_from(bytes_in_use).ok().and_then(|n| bytes.get(..n));
-        let used = used.ok_or(impossible("number of bytes in use", bytes_in_use))?;
+        let used = used.ok_or_else(|| impossible("number of bytes in use", bytes_in_use))?;
         if attrs_offset < size_of::<Layout>() || attrs_offset > used.len() {
             return Err(impossible("offset of the first attribute", attrs_offset as u32));
         }

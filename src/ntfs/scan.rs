@@ -9,7 +9,7 @@ use std::fmt;
 use super::attr::{Attribute, FileName, types};
 use super::metadata::Collector;
 use super::mft::{SWEEP, Value};
-use super::record::{Fault, Record, claims_in_use, mft_no_of};
+use super::record::{Fault, Record, claims_in_use, fix, mft_no_of};
 use super::volume::Volume;
 use super::{Error, Tolerance, mft_no};
 use crate::event::{Event, Observer, Phase};
@@ -20,6 +20,9 @@ use crate::units::Lcn;
 
 /// Differences that are told one by one; the rest is only counted.
 const MAX_TOLD: u64 = 10;
+
+/// Most references to base records with extension records that are kept, eight bytes each.
+const MAX_LISTING: usize = 128 << 10;
 
 /// Name of the stream of `$BadClus` that holds the bad clusters, UTF-16LE.
 const BAD_STREAM: &[u8] = b"$\0B\0a\0d\0";
@@ -84,6 +87,9 @@ struct Scan<'v> {
     allocated: ClusterSet,
     /// Base records in use, or of unknown state.
     bases: ClusterSet,
+    /// References to those of them that have an attribute list, and so extension records: by number, as far as there is
+    /// room.
+    listing: Vec<u64>,
     /// The reference of the base record that was looked up last, and whether it means the record that is there.
     last_base: Option<(u64, bool)>,
     /// Extension records that come before their base record.
@@ -117,6 +123,7 @@ pub fn scan<'v>(
         mismatches: Mismatches::default(),
         allocated: allocated_records(volume),
         bases: ClusterSet::new(volume.mft.nr_records()),
+        listing: Vec::new(),
         last_base: None,
         deferred: ClusterSet::new(volume.mft.nr_records()),
         bad_clusters: ClusterSet::new(volume.info.geometry.nr_clusters),
@@ -148,8 +155,9 @@ impl Scan<'_> {
 
     /// Takes one record as it lies on disk.
     fn visit(&mut self, mft_no: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let in_use = claims_in_use(bytes);
-        match Record::parse(bytes) {
+        let fixed = fix(bytes);
+        let in_use = || claims_in_use(bytes);
+        match fixed.and_then(|()| Record::view(bytes)) {
             Ok(record) if !record.in_use() => Ok(()),
             Ok(record) => match record.base_mft_no() {
                 None => {
@@ -163,7 +171,7 @@ impl Scan<'_> {
                 }
             },
             // It holds no clusters that anybody could find; ntfsclone goes on as well.
-            Err(fault) if !in_use && self.allocated.contains(mft_no) => {
+            Err(fault) if !in_use() && self.allocated.contains(mft_no) => {
                 let error = self.record_error(mft_no, fault);
                 self.observer
                     .tell(Event::Warning(format_args!("{error}, though $MFT counts it as a file's")));
@@ -171,7 +179,7 @@ impl Scan<'_> {
                 self.claim_copy(mft_no)
             }
             // What was never a record, or belongs to no file, holds no clusters.
-            Err(_) if !in_use => Ok(()),
+            Err(_) if !in_use() => Ok(()),
             Err(fault) => self.lose(mft_no, fault),
         }
     }
@@ -218,19 +226,14 @@ impl Scan<'_> {
 
     /// Visits the extension records that the sweep met before their base.
     fn visit_deferred(&mut self) -> Result<(), Error> {
+        let Volume { source, mft, .. } = self.volume;
         let deferred = std::mem::replace(&mut self.deferred, ClusterSet::new(0));
-        let mut buf = AlignedBuf::new(self.volume.mft.record_size());
-        for mft_no in deferred.extents().flat_map(|extent| extent.lcn.0..extent.end()) {
-            let record = match self.volume.mft.read(self.volume.source, mft_no, buf.bytes_mut()) {
-                Ok(record) => record,
-                Err(fault) => {
-                    self.lose(mft_no, fault)?;
-                    continue;
-                }
-            };
-            self.claim_extension(mft_no, &record)?;
-        }
-        Ok(())
+        mft.sweep_some(*source, self.observer, &deferred, |mft_no, bytes| {
+            match bytes.and_then(Record::parse) {
+                Ok(record) => self.claim_extension(mft_no, &record),
+                Err(fault) => self.lose(mft_no, fault),
+            }
+        })
     }
 
     /// Adds the clusters of an extension record, unless it is left over from a file that is gone.
@@ -244,17 +247,22 @@ impl Scan<'_> {
     /// Does this reference mean the base record that is in use? On a failing disk the sequence number is not read for
     /// it: in doubt the extension counts.
     fn is_current(&mut self, reference: u64) -> bool {
-        if !self.bases.contains(mft_no_of(reference)) {
+        let base = mft_no_of(reference);
+        if !self.bases.contains(base) {
             return false;
         }
         if self.tolerance.bad_areas {
             return true;
         }
+        let listed = self.listing.binary_search_by_key(&base, |listed| mft_no_of(*listed)).ok();
+        if let Some(listed) = listed.and_then(|at| self.listing.get(at)) {
+            return *listed == reference;
+        }
         if let Some((_, current)) = self.last_base.filter(|(last, _)| *last == reference) {
             return current;
         }
         let mut buf = vec![0; self.volume.mft.record_size()];
-        let base = self.volume.mft.read(self.volume.source, mft_no_of(reference), &mut buf);
+        let base = self.volume.mft.read(self.volume.source, base, &mut buf);
         let current = base.is_ok_and(|base| base.is_meant_by(reference));
         self.last_base = Some((reference, current));
         current
@@ -267,6 +275,9 @@ impl Scan<'_> {
         for attribute in record.attributes() {
             match attribute {
                 Ok(attribute) => {
+                    if attribute.kind == types::ATTRIBUTE_LIST && base == mft_no {
+                        self.list(mft_no, record);
+                    }
                     self.claim_runs(mft_no, base, &attribute)?;
                     if let Some(collector) = &mut self.collector {
                         collector.take(base, &attribute);
@@ -279,6 +290,14 @@ impl Scan<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the reference to a base record that has extension records.
+    fn list(&mut self, mft_no: u64, record: &Record<'_>) {
+        let is_next = self.listing.last().is_none_or(|last| mft_no_of(*last) < mft_no);
+        if is_next && self.listing.len() < MAX_LISTING {
+            self.listing.push(u64::from(record.sequence()) << 48 | mft_no);
+        }
     }
 
     fn claim_runs(&mut self, mft_no: u64, base: u64, attribute: &Attribute<'_>) -> Result<(), Error> {

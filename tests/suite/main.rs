@@ -37,6 +37,7 @@ mod outputs;
 mod parts;
 mod private;
 mod reach;
+mod reads;
 mod refusals;
 mod rescue;
 mod scene;

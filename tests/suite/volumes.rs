@@ -160,6 +160,32 @@ pub fn crowd(volume: &Path) {
     std::fs::remove_file(root.join("filler")).unwrap();
 }
 
+/// Writes some files a cluster of 4 KiB at a time in turn into many small holes of a volume of 48 MiB: each has extension
+/// records, and those lie among those of the others.
+pub fn scatter(volume: &Path) {
+    let mounted = Mounted::new(volume, "big_writes");
+    let root = mounted.path();
+    let small = |i: u64| root.join(format!("small{i}"));
+    for i in 0..6000 {
+        std::fs::write(small(i), noise(i, 4000)).unwrap();
+    }
+    for _ in 0..10 {
+        let mut filler = File::options().create(true).append(true).open(root.join("filler")).unwrap();
+        while filler.write_all(&[1; 4096]).is_ok() {}
+    }
+    for (i, drawn) in (0..).zip(noise(1, 6000)) {
+        if drawn < 128 {
+            std::fs::remove_file(small(i)).unwrap();
+        }
+    }
+    let mut files = [0, 1, 2, 3, 4, 5].map(|i| File::create(root.join(format!("scattered{i}"))).unwrap());
+    for _ in 0..430 {
+        for file in &mut files {
+            file.write_all(&[2; 4096]).unwrap();
+        }
+    }
+}
+
 /// A volume of this size with some files, in a folder of its own.
 pub fn filled(size: u64, sector_size: u32, cluster_size: u32, nr_files: u64) -> (Place, PathBuf) {
     let place = Place::new();

@@ -34,11 +34,9 @@ pub fn wipe_record(
     let mut torn_off = 0;
     let outcome = through_fixups(bytes, &fixups, &mut torn_off, |bytes| {
         let array = fixups.array();
-        let kept = scratch.get_mut(..bytes.len()).unwrap_or_default();
-        kept.copy_from_slice(bytes);
         wiped.unused += zero(bytes.get_mut(HEADER..array.start).unwrap_or_default());
-        if record::is_marked_in_use(kept) {
-            return wipe_attributes(bytes, mft_no, wiping, kept, array.end, wiped);
+        if record::is_marked_in_use(bytes) {
+            return wipe_attributes(bytes, mft_no, wiping, scratch, array.end, wiped);
         }
         wiped.deleted += zero_from(bytes, array.end);
         Ok(())
@@ -47,23 +45,27 @@ pub fn wipe_record(
     outcome
 }
 
-/// Wipes a record in use whose fixups are applied; `kept` holds the same bytes. `header_end` is where its header ends.
+/// Wipes a record in use whose fixups are applied. `header_end` is where its header ends.
 fn wipe_attributes(
     bytes: &mut [u8],
     mft_no: u64,
     wiping: Wiping,
-    kept: &[u8],
+    scratch: &mut [u8],
     header_end: usize,
     wiped: &mut Wiped,
 ) -> Result<(), Fault> {
-    let (attrs_offset, bytes_in_use) = record::extent_of_attributes(kept);
-    let record_size = kept.len();
-    let used = kept.get(..bytes_in_use.min(record_size)).unwrap_or_default();
+    let (attrs_offset, bytes_in_use) = record::extent_of_attributes(bytes);
+    let record_size = bytes.len();
+    let used = bytes.get(..bytes_in_use.min(record_size)).unwrap_or_default();
     if attrs_offset < header_end || attrs_offset > used.len() {
         wiped.deleted += zero_from(bytes, header_end);
         let found = attrs_offset as u32;
         return Err(Fault::Header { field: "offset of the first attribute", found, record_size });
     }
+    // What is wiped is read from a copy.
+    let kept = scratch.get_mut(..used.len()).unwrap_or_default();
+    kept.copy_from_slice(used);
+    let used = &*kept;
     wiped.unused += zero(bytes.get_mut(header_end..attrs_offset).unwrap_or_default());
     let mut end = attrs_offset;
     for attribute in Attributes::new(used, attrs_offset) {
