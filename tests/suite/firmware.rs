@@ -6,7 +6,9 @@ use std::process::Command;
 
 use crate::edit::Editor;
 use crate::machine::{Disk, Machine, SIZE, START, Scene, boot, disk};
-use crate::tools::{Loop, assert_same, assert_same_image, built, noise, ours, run, shell, text};
+use crate::tools::{
+    Loop, assert_same, assert_same_image, built, len, noise, ours, run, shell, text, trailer_of,
+};
 use crate::volumes::Mounted;
 
 #[test]
@@ -31,6 +33,9 @@ fn saves_then_restores() {
     // The same bytes as saved here.
     ours(["-q", "-s", "-o", text(&scene.at("wanted.img")), text(&scene.at("volume"))]).ok();
     assert_same_image(&scene.take("healthy.img"), &scene.at("wanted.img"));
+    let origin = trailer_of(&scene.take("healthy.img")).unwrap().origin.unwrap();
+    assert_eq!((origin.disk_serial.as_str(), origin.volume_pos), ("WIN", START * 512));
+    assert_eq!(origin.disk_size, len(&windows));
 
     // Restored on a partition full of noise; only the used clusters are written.
     scene.disk_with("blank.disk", None);

@@ -42,6 +42,16 @@ fn any_order_makes_the_same_parts() {
         assert_eq!(names(folder.path()), ["image.001", "image.002", "image.003", "image.004"]);
         assert!(read(&name) == wanted && read(&numbered(&name, 1)) == wanted);
     }
+    // What is behind an end is taken away, with the parts that have nothing else.
+    let mut parts = Parts::resume(name.clone(), SHORTEST, None).unwrap();
+    for (end, nr_parts) in [(3 * SHORTEST + 2, 4), (3 * SHORTEST, 3), (SHORTEST + 9, 2), (0, 1)] {
+        assert!(!parts.cut(parts.end() + 1).unwrap() && !parts.cut(parts.end()).unwrap());
+        assert!(parts.cut(end).unwrap());
+        assert_eq!((parts.end(), names(folder.path()).len()), (end, nr_parts));
+        assert!(read(&name) == wanted[..end as usize]);
+    }
+    parts.write_all_at(&wanted, 0).unwrap();
+    assert!(read(&name) == wanted);
     // A shorter one leaves nothing of it.
     Parts::create(name.clone(), SHORTEST).unwrap().write_all(&wanted[..9]).unwrap();
     assert_eq!(names(folder.path()), ["image.001"]);
