@@ -28,7 +28,7 @@ export KERNEL MODULES LEVEL CONF DATA SIZE STICK_ID TIMEOUT ARGS QEMU_KVM DESTDI
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 
-.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all bench-rescue setup clean FORCE
+.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all bench bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -94,6 +94,10 @@ test: setup
 
 test-all:
 	$(MAKE) test TESTS="-- --include-ignored"
+
+bench: $(BINARY)
+	.ci/setup bench
+	cargo bench --quiet --bench speed -- ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) rows='$(ROWS)' volumes=$(VOLUMES)
 
 bench-rescue:
 	.ci/setup bench

@@ -17,7 +17,7 @@ const MAX_FILE: u64 = 256 << 20;
 const FILES_PER_FOLDER: u64 = 200;
 
 /// What a volume is filled with.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Mix {
     pub nr_files: u64,
     /// Bytes in them. What single files leave of it goes to fragmented ones.
