@@ -1,7 +1,8 @@
 //! What the figures have in common: plain SVG that brings its own background, in a light and a dark dress, so that it can
 //! be read wherever it is shown.
 
-/// The dress. Lines have the class `line` and one of `ours`, `domain`, `whole` and `clone`.
+/// The dress. Lines have the class `line` and one of `ours`, `domain`, `whole` and `clone`;
+/// what matters less also `thin`.
 pub const STYLE: &str = "
   .ground { fill: #ffffff } .panel { fill: #f6f8fa } text { fill: #1f2328; font: 11px sans-serif }
   .title { font: bold 13px sans-serif } .name { font-weight: bold } .small { font-size: 10px; fill: #59636e }
@@ -9,6 +10,7 @@ pub const STYLE: &str = "
   .line { fill: none; stroke-width: 2; stroke-linejoin: round }
   .ours { stroke: #0969da; stroke-width: 2.6 } .domain { stroke: #bc4c00; stroke-dasharray: 6 3 }
   .whole { stroke: #1a7f37; stroke-dasharray: 2 2 } .clone { stroke: #8250df; stroke-dasharray: 8 3 2 3 }
+  .thin { stroke-width: 1.2; stroke-dasharray: 2 3 }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #0d1117 } .panel { fill: #161b22 } text { fill: #e6edf3 } .small { fill: #9198a1 }
     .grid, .guide { stroke: #30363d }

@@ -5,13 +5,19 @@
 //! process that does nothing else ([`measure`]), once more than is counted; that output is checked ([`checks`]). Medians and ratios go to a
 //! [`table`].
 //!
-//! Arguments, all optional: `runs=5`, `rows=PATTERN,...`, `volumes=FOLDER`, `ours=PROGRAM`, `csv=FILE`.
+//! Arguments, all optional: `runs=5`, `rows=PATTERN,...`, `ours=PROGRAM`, `volumes=FOLDER`, `keep=no`, `document=FILE.md`, which
+//! takes what was measured. With `growth` it is measured how cost grows ([`growth`]), also with `figure=FILE.svg`.
 
 // A benchmark may panic: then it has failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod checks;
+mod document;
+mod figure;
+mod growth;
+mod machine;
 mod measure;
+mod room;
 mod rows;
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -26,9 +32,16 @@ use std::time::Instant;
 
 use ntfsrescue::interrupt::{self, Interrupt};
 
+use crate::growth::{SERIES, WORK, Work};
+use crate::room::Need;
 use crate::rows::{ROWS, Row};
 use crate::shared::programs::Outcome;
 use crate::trial::{Bench, Measured};
+use crate::volumes::Recipe;
+
+/// How often each tool is run and counted.
+const RUNS: usize = 5;
+const GROWTH_RUNS: usize = 3;
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -53,30 +66,45 @@ fn main() -> ExitCode {
 
 /// What is to be done.
 struct Options {
-    nr_runs: usize,
+    nr_runs: Option<usize>,
     rows: Vec<&'static Row>,
+    /// How cost grows is measured, instead of the rows.
+    growth: bool,
     ours: PathBuf,
     /// Where volumes and numbers are kept, and outputs written.
     folder: PathBuf,
+    /// Are volumes kept?
+    keep: bool,
+    document: Option<PathBuf>,
+    figure: Option<PathBuf>,
 }
 
 impl Options {
     fn parse() -> Outcome<Options> {
         let mut options = Options {
-            nr_runs: 5,
+            nr_runs: None,
             rows: ROWS.iter().collect(),
+            growth: false,
             ours: env!("CARGO_BIN_EXE_ntfsrescue").into(),
             folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-speed"),
+            keep: true,
+            document: None,
+            figure: None,
         };
         for word in std::env::args().skip(1) {
             let (name, value) = word.split_once('=').unwrap_or((&word, ""));
             match (name, value) {
+                ("growth", "") => options.growth = true,
                 // cargo adds it.
                 ("--bench", "") | (_, "") => {}
-                ("runs", value) => options.nr_runs = value.parse()?,
+                ("runs", value) => options.nr_runs = Some(value.parse()?),
                 ("rows", value) => options.rows = named(value)?,
-                ("volumes", value) => options.folder = value.into(),
                 ("ours", value) => options.ours = fs::canonicalize(value)?,
+                ("volumes", value) => options.folder = value.into(),
+                ("keep", "yes") => options.keep = true,
+                ("keep", "no") => options.keep = false,
+                ("document", value) => options.document = Some(value.into()),
+                ("figure", value) => options.figure = Some(value.into()),
                 _ => return Err(format!("unknown argument '{word}'").into()),
             }
         }
@@ -88,31 +116,89 @@ impl Options {
             return Err("loop devices and mounts need root".into());
         }
         fs::create_dir_all(&self.folder)?;
-        // One that was killed has left its outputs.
+        // A benchmark that was killed has left its outputs.
         let _there_may_be_none = fs::remove_dir_all(self.folder.join("scratch"));
+        room::check(&self.folder, &self.needs(), self.keep)?;
         let scratch = tempfile::Builder::new().prefix("scratch").rand_bytes(0).tempdir_in(&self.folder)?;
-        let bench =
-            Bench { ours: &self.ours, scratch: scratch.path(), nr_runs: self.nr_runs.max(1), interrupt };
-        let all = self.measure(&bench)?;
-        println!("{}", table::numbers(&all));
-        let (goals, nr_missed) = table::goals(&all);
-        println!("{goals}\n{nr_missed} goals missed");
-        Ok(())
+        let nr_runs = self.nr_runs.unwrap_or(if self.growth { GROWTH_RUNS } else { RUNS }).max(1);
+        let bench = Bench { ours: &self.ours, scratch: scratch.path(), nr_runs, interrupt };
+        let machine = machine::machine(&self.folder, &self.ours)?;
+        let about = format!("{machine} Medians of {nr_runs} runs.\n\n");
+        if self.growth { self.growth(&bench, &about) } else { self.rows(&bench, &about) }
     }
 
-    fn measure(&self, bench: &Bench<'_>) -> Outcome<Vec<Measured>> {
-        let mut all = Vec::new();
+    fn needs(&self) -> Vec<Need<'static>> {
+        if !self.growth {
+            let need = |row: &&'static Row| {
+                let Row { recipe, tools, source, target, .. } = **row;
+                Need { recipe, tools, source, target }
+            };
+            return self.rows.iter().map(need).collect();
+        }
+        let recipes = SERIES.iter().flat_map(|series| series.volumes).map(|(_, recipe)| recipe);
+        let needs = recipes.flat_map(|recipe| {
+            let need =
+                |work: &Work| Need { recipe, tools: work.tools, source: growth::SOURCE, target: work.target };
+            WORK.iter().map(need)
+        });
+        needs.collect()
+    }
+
+    /// Measures the rows and shows what came of it.
+    fn rows(&self, bench: &Bench<'_>, about: &str) -> Outcome<()> {
+        let mut all: Vec<Measured> = Vec::new();
         let mut rows = self.rows.iter().peekable();
         while let Some(row) = rows.peek() {
             let recipe = row.recipe;
             let sample = recipe.volume(&self.folder)?;
             while let Some(row) = rows.next_if(|row| row.recipe == recipe) {
-                let measured = bench.row(row, &sample)?;
-                eprint!("{}", table::row_numbers(&measured));
-                all.push(measured);
+                eprintln!("{}: {}", row.name, row.title);
+                let costs = bench.tools(row.tools, row.source, row.target, &sample)?;
+                all.push(Measured { row, costs, nr_used: sample.nr_used });
+            }
+            self.used_up(recipe)?;
+        }
+        fs::write(self.folder.join("speed.csv"), table::csv(&all))?;
+        let (goals, nr_missed) = table::goals(&all);
+        let text = format!("{about}{goals}\n{}", table::numbers(&all));
+        println!("{text}\n{nr_missed} goals missed");
+        match &self.document {
+            Some(document) => document::write(document, "bench", &text),
+            None => Ok(()),
+        }
+    }
+
+    /// Measures how cost grows, and shows and draws it.
+    fn growth(&self, bench: &Bench<'_>, about: &str) -> Outcome<()> {
+        let mut lines = Vec::new();
+        for (i, series) in SERIES.iter().enumerate() {
+            for (size, recipe) in series.volumes {
+                let sample = recipe.volume(&self.folder)?;
+                for (j, work) in WORK.iter().enumerate() {
+                    eprintln!("{size} {}: {}", series.unit, work.title);
+                    let costs = bench.tools(work.tools, growth::SOURCE, work.target, &sample)?;
+                    growth::add(&mut lines, i, j, &costs);
+                }
+                self.used_up(recipe)?;
             }
         }
-        Ok(all)
+        let text = format!("{about}{}", growth::table(&lines));
+        println!("{text}");
+        if let Some(path) = &self.figure {
+            fs::write(path, figure::figure(&lines))?;
+        }
+        match &self.document {
+            Some(document) => document::write(document, "growth", &text),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a volume that was measured, if it is not to be kept.
+    fn used_up(&self, recipe: &Recipe) -> Outcome<()> {
+        if !self.keep {
+            recipe.remove(&self.folder)?;
+        }
+        Ok(())
     }
 }
 

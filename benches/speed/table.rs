@@ -9,17 +9,18 @@ use crate::volumes::FILES;
 const MIB: f64 = 1048576.0;
 
 /// What a row's runs of one tool come to.
-struct Summary {
-    wall_s: f64,
+pub struct Summary {
+    pub wall_s: f64,
     /// Fastest and slowest run.
     spread_s: (f64, f64),
-    cpu_s: f64,
+    pub cpu_s: f64,
     peak: f64,
     worst_peak: f64,
 }
 
 impl Summary {
-    fn of(costs: &[Cost]) -> Summary {
+    /// Medians and the like of some runs.
+    pub fn of(costs: &[Cost]) -> Summary {
         let sorted = |number: fn(&Cost) -> f64| {
             let mut numbers: Vec<_> = costs.iter().map(number).collect();
             numbers.sort_by(f64::total_cmp);
@@ -46,7 +47,7 @@ impl Summary {
 }
 
 /// The median of numbers that ascend.
-pub fn median(numbers: &[f64]) -> f64 {
+fn median(numbers: &[f64]) -> f64 {
     match (numbers.len() / 2, numbers.len() % 2) {
         (_, _) if numbers.is_empty() => f64::NAN,
         (half, 1) => numbers[half],
@@ -129,4 +130,18 @@ pub fn goals(all: &[Measured]) -> (String, usize) {
 fn peak_bound(row: &Row, nr_used: u64) -> f64 {
     let bits = if *row.recipe == FILES { 0 } else { nr_used };
     PEAK as f64 + bits as f64 / 8.0
+}
+
+/// Every run, for other programs.
+pub fn csv(all: &[Measured]) -> String {
+    let mut text = String::from("row,tool,run,wall_s,processor_s,peak\n");
+    for measured in all {
+        for (tool, costs) in measured.row.tools.iter().zip(&measured.costs) {
+            for (nth, Cost { wall_s, cpu_s, peak }) in costs.iter().enumerate() {
+                let (row, title) = (measured.row.name, tool.title);
+                text += &format!("{row},\"{title}\",{},{wall_s:.4},{cpu_s:.4},{peak}\n", nth + 1);
+            }
+        }
+    }
+    text
 }

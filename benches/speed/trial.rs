@@ -40,13 +40,6 @@ pub struct Measured {
 }
 
 impl Bench<'_> {
-    /// Runs a row on its volume.
-    pub fn row(&self, row: &'static Row, sample: &Sample) -> Outcome<Measured> {
-        eprintln!("{}: {}", row.name, row.title);
-        let costs = self.tools(row.tools, row.source, row.target, sample)?;
-        Ok(Measured { row, costs, nr_used: sample.nr_used })
-    }
-
     /// Runs each of these tools in turn, as often as is wanted, and once before. That run's output is checked and its time
     /// not counted: a virtual machine may first have to be given the memory by its host.
     pub fn tools(

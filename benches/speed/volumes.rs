@@ -23,7 +23,7 @@ const GIB: u64 = 1 << 30;
 const RECIPE: u32 = 1;
 
 /// The file system in memory.
-const IN_MEMORY: &str = "/dev/shm";
+pub const IN_MEMORY: &str = "/dev/shm";
 
 /// How a volume is made.
 #[derive(Clone, Copy, PartialEq)]
@@ -44,6 +44,21 @@ pub const SMALL: Recipe = tiny("small", 4 * GIB, 250_000);
 
 /// 2^32 clusters, nearly all of them free.
 pub const HUGE: Recipe = Recipe { name: "huge", len: 1 << 46, cluster_size: 16384, mix: None };
+
+/// Volumes with 1 to 8 GB in use, and their gigabytes of files.
+pub const DATA: [(f64, Recipe); 4] = [
+    (1.0, users("data-1", 3 * GIB, 16_000, 1_000_000_000)),
+    (2.0, users("data-2", 5 * GIB, 32_000, 2_000_000_000)),
+    (4.0, users("data-4", 10 * GIB, 64_000, 4_000_000_000)),
+    (8.0, users("data-8", 20 * GIB, 128_000, 8_000_000_000)),
+];
+
+/// Volumes with 50,000 to 1,000,000 files, and their thousands of files.
+pub const RECORDS: [(f64, Recipe); 3] = [
+    (50.0, tiny("records-50k", GIB, 50_000)),
+    (250.0, SMALL),
+    (1000.0, tiny("records-1m", 16 * GIB, 1_000_000)),
+];
 
 const fn users(name: &'static str, len: u64, nr_files: u64, data_len: u64) -> Recipe {
     Recipe { name, len, cluster_size: 4096, mix: Some(Mix::of_users(nr_files, data_len)) }
@@ -98,7 +113,13 @@ impl Recipe {
         Ok(())
     }
 
-    /// Removes volumes of this name that were made by another recipe.
+    /// Removes it, if it is there.
+    pub fn remove(&self, folder: &Path) -> io::Result<()> {
+        let path = self.path(folder);
+        if path.exists() { fs::remove_file(path) } else { Ok(()) }
+    }
+
+    /// Removes volumes of this name that were made by another recipe, or not wholly.
     fn remove_older(&self, folder: &Path) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
@@ -134,11 +155,6 @@ impl Sample {
         });
         let used = used.collect();
         Ok(Sample { path, geometry, nr_used: usage.nr_used, used, _place: place })
-    }
-
-    /// The bytes of its used clusters.
-    pub fn used_len(&self) -> u64 {
-        self.geometry.copied_bytes(self.nr_used)
     }
 
     /// Where the backup boot sector lies.
