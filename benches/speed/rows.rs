@@ -83,6 +83,7 @@ pub enum Of {
 pub const PEAK: u64 = 12 << 20;
 
 const OURS: &str = "ntfsrescue";
+const RESCUE: &str = "ntfsrescue --rescue (nothing bad)";
 const NTFSCLONE: &str = "ntfsclone";
 const PARTCLONE: &str = "partclone -a0 (no checksums)";
 const PARTCLONE_SUMS: &str = "partclone -a1 (CRC32)";
@@ -123,7 +124,13 @@ pub const ROWS: &[Row] = &[
         recipe: &FILES,
         source: Source::File,
         target: Target::File,
-        tools: &[OURS_SAVE, NTFSCLONE_SAVE, PARTCLONE_SAVE, PARTCLONE_SUMS_SAVE],
+        tools: &[
+            OURS_SAVE,
+            NTFSCLONE_SAVE,
+            PARTCLONE_SAVE,
+            PARTCLONE_SUMS_SAVE,
+            tool(RESCUE, Makes::Image, &["{ours}", "-q", "--rescue", "-s", "-o", "{out}", "{src}"]),
+        ],
         goals: &[
             goal(NTFSCLONE, Of::Cpu, 0.25),
             goal(NTFSCLONE, Of::Wall, 0.40),
@@ -141,7 +148,7 @@ pub const ROWS: &[Row] = &[
             tool(NTFSCLONE, Makes::Volume, &["ntfsclone", "-q", "-o", "{out}", "{src}"]),
             tool(CP, Makes::Volume, &["cp", "--sparse=always", "{src}", "{out}"]),
             tool(
-                "the same, then sync FILE",
+                "cp --sparse=always, then sync",
                 Makes::Volume,
                 &["sh", "-c", "cp --sparse=always \"$1\" \"$2\" && sync \"$2\"", "sh", "{src}", "{out}"],
             ),
@@ -155,6 +162,7 @@ pub const ROWS: &[Row] = &[
                 Makes::Volume,
                 &["dd", "bs=4M", "conv=sparse,fsync", "status=none", "if={src}", "of={out}"],
             ),
+            tool(RESCUE, Makes::Volume, &["{ours}", "-q", "--rescue", "-o", "{out}", "{src}"]),
         ],
         goals: &[goal(NTFSCLONE, Of::Cpu, 0.20), goal(NTFSCLONE, Of::Wall, 0.35), goal(CP, Of::Wall, 1.05)],
     },
@@ -264,33 +272,7 @@ pub const ROWS: &[Row] = &[
         ],
         goals: &[],
     },
-    Row {
-        name: "rescue-save",
-        title: "save to a file with --rescue, nothing being bad",
-        recipe: &FILES,
-        source: Source::File,
-        target: Target::File,
-        tools: &[
-            tool(RESCUE, Makes::Image, &["{ours}", "-q", "--rescue", "-s", "-o", "{out}", "{src}"]),
-            OURS_SAVE,
-        ],
-        goals: &[],
-    },
-    Row {
-        name: "rescue-clone",
-        title: "raw clone to a file with --rescue, nothing being bad",
-        recipe: &FILES,
-        source: Source::File,
-        target: Target::File,
-        tools: &[
-            tool(RESCUE, Makes::Volume, &["{ours}", "-q", "--rescue", "-o", "{out}", "{src}"]),
-            OURS_CLONE,
-        ],
-        goals: &[],
-    },
 ];
-
-const RESCUE: &str = "ntfsrescue --rescue";
 
 /// Saving to standard output.
 pub const SAVE_TO_STDOUT: &[Tool] = &[

@@ -68,7 +68,7 @@ pub fn numbers(all: &[Measured]) -> String {
 }
 
 /// The lines of one row.
-pub fn row_numbers(measured: &Measured) -> String {
+fn row_numbers(measured: &Measured) -> String {
     let mut text = String::new();
     let summaries: Vec<_> = measured.costs.iter().map(|costs| Summary::of(costs)).collect();
     for (i, (tool, its)) in measured.row.tools.iter().zip(&summaries).enumerate() {

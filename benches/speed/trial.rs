@@ -1,6 +1,7 @@
 //! The runs of a row: each tool in turn, and that again and again.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +19,7 @@ use crate::volumes::Sample;
 /// What a device holds before the first copy that is compared: nothing that a volume holds.
 const STALE: u8 = 0xa5;
 
-/// Bytes of a write when a device is filled with that.
+/// Bytes of a write when a device is filled with that, or the page cache.
 const WRITE: usize = 4 << 20;
 const PAGE: usize = 4096;
 
@@ -65,6 +66,9 @@ impl Bench<'_> {
                 }
                 if let Some(device) = device.as_ref().filter(|_| nth == 0) {
                     device.fill()?;
+                }
+                if target != Target::Null {
+                    self.prime(sample)?;
                 }
                 self.settle(&sources, device.as_ref())?;
                 let cost = measure(&words, self.scratch, self.interrupt)?;
@@ -119,6 +123,19 @@ impl Bench<'_> {
         File::create(&backing)?.set_len(len)?;
         let (opened, path) = loop_device(&backing, false)?;
         Ok(Device { backing, len, path, _opened: opened })
+    }
+
+    /// Fills as much of the page cache as the output may take, and frees it again. The host of a virtual machine may have
+    /// taken back memory that was free, and to get it again takes longer than any of the copies: by turns, from what happens
+    /// to be there, it would hit one tool or the other.
+    fn prime(&self, sample: &Sample) -> Outcome<()> {
+        let path = self.at("prime");
+        let mut file = File::create(&path)?;
+        let zeros = vec![0; WRITE];
+        for _ in (0..sample.used_len()).step_by(WRITE) {
+            file.write_all(&zeros)?;
+        }
+        Ok(fs::remove_file(&path)?)
     }
 
     /// Lets what earlier runs left behind not count for this one.

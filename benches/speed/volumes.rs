@@ -157,6 +157,11 @@ impl Sample {
         Ok(Sample { path, geometry, nr_used: usage.nr_used, used, _place: place })
     }
 
+    /// The bytes of its used clusters.
+    pub fn used_len(&self) -> u64 {
+        self.geometry.copied_bytes(self.nr_used)
+    }
+
     /// Where the backup boot sector lies.
     pub fn extra(&self) -> Range<u64> {
         self.geometry.volume_size()..self.geometry.written_end()
