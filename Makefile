@@ -14,10 +14,14 @@
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
 #   make test           every check that CI runs
 #   make test-all       the same, and the tests that are too long for CI: for each night
+#   make bench          time and memory on healthy volumes, compared with ntfsclone, partclone, cp and dd, as root (RUNS=5,
+#                       ROWS='save,small-*', OURS=PROGRAM, VOLUMES=FOLDER for what is copied and written, KEEP=no to remove
+#                       the volumes afterwards: benches/speed/main.rs); 20 minutes. All rows: into doc/performance.md
+#   make bench-growth   the same for 1 to 8 GB and for 50,000 to 1,000,000 files, and a figure; 25 minutes, or 40 with KEEP=no
 #   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
 #                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
 #   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test, test-all and
-#                       bench-rescue do so themselves)
+#                       the benchmarks do so themselves)
 #   make clean
 
 BINARY := target/musl/ntfsrescue
@@ -28,7 +32,7 @@ export KERNEL MODULES LEVEL CONF DATA SIZE STICK_ID TIMEOUT ARGS QEMU_KVM DESTDI
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 
-.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all bench-rescue setup clean FORCE
+.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all bench bench-growth bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -94,6 +98,17 @@ test: setup
 
 test-all:
 	$(MAKE) test TESTS="-- --include-ignored"
+
+# What is measured is the binary that is installed.
+bench bench-growth: BENCH_WORDS = ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) volumes=$(VOLUMES) keep=$(KEEP)
+
+bench: $(BINARY)
+	.ci/setup bench
+	cargo bench --quiet --bench speed -- $(BENCH_WORDS) rows='$(ROWS)' $(if $(ROWS),,document=doc/performance.md)
+
+bench-growth: $(BINARY)
+	.ci/setup bench
+	cargo bench --quiet --bench speed -- growth $(BENCH_WORDS) document=doc/performance.md figure=doc/performance.svg
 
 bench-rescue:
 	.ci/setup bench

@@ -5,12 +5,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::history::{Entry, read_log};
-use crate::tools::{Outcome, run, text, wait_for};
+use crate::shared::loops::loop_device;
+use crate::shared::programs::{Outcome, run, send, text, tied, wait_for};
 
 /// Where the outputs go while they are written, if it is there: in memory, so that no real disk takes part.
 const IN_MEMORY: &str = "/dev/shm";
@@ -88,15 +88,8 @@ impl Dying {
         self.nbdfuse = Some(nbdfuse);
         wait_for("nbdfuse to mount", || file.metadata().is_ok_and(|file| file.len() > 0))?;
 
-        let losetup = ["--find", "--show", "--read-only", "--direct-io=on"];
-        self.path = run(Command::new("losetup").args(losetup).arg(&file))?.trim().into();
-        let opened = File::open(&self.path);
-        run(Command::new("losetup").arg("--detach").arg(&self.path))?;
-        self.device = Some(opened?);
-        // udev reads what is on a new device.
-        if Path::new("/run/udev/control").exists() {
-            run(Command::new("udevadm").arg("settle"))?;
-        }
+        let (device, path) = loop_device(&file, true)?;
+        (self.device, self.path) = (Some(device), path);
         File::create(self.at("armed"))?;
         Ok(())
     }
@@ -152,21 +145,5 @@ impl Dying {
 impl Drop for Dying {
     fn drop(&mut self) {
         self.take_down();
-    }
-}
-
-/// A program that ends with us, whatever becomes of us. Not by SIGINT or SIGTERM: these are blocked while
-/// [`Interrupt`](ntfsrescue::interrupt::Interrupt) waits for them, and what we start inherits that.
-pub fn tied(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "HUP", program]);
-    command
-}
-
-/// Sends a signal to a child that has not been waited for.
-pub fn send(child: &Child, signal: Signal) {
-    let pid = i32::try_from(child.id()).unwrap_or(0);
-    if pid > 0 {
-        let _may_have_ended = kill(Pid::from_raw(pid), signal);
     }
 }

@@ -8,8 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::random::Random;
 use crate::sectors::{SECTOR, Sectors};
+use crate::shared::random::Random;
 use crate::volume::Healthy;
 
 /// Sectors of a MiB, and of a block of a disk with physical sectors of 4 KiB.

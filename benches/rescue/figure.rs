@@ -1,11 +1,10 @@
 //! The figure: how what is held grows with time, a panel for each pattern, a line for each tool.
-//!
-//! Plain SVG that brings its own background, in a light and a dark dress, so that it can be read wherever it is shown.
 
 use std::fmt::Write as _;
 
 use crate::faults::PATTERNS;
 use crate::results::{Row, grid, mean, rows_of};
+use crate::shared::svg;
 use crate::tools::{CUT_S, DOMAIN, OURS, OURS_PLAIN, TOOLS, WHOLE};
 
 /// A panel's drawing area, what is around it, and how many stand side by side; pixels.
@@ -27,20 +26,6 @@ const GUIDES_S: [f64; 3] = [20.0, 60.0, 300.0];
 const DRAWN: [(&str, &str); 5] =
     [("ntfsclone", "clone"), (WHOLE, "whole"), (DOMAIN, "domain"), (OURS_PLAIN, "ours"), (OURS, "ours")];
 
-const STYLE: &str = "
-  .ground { fill: #ffffff } .panel { fill: #f6f8fa } text { fill: #1f2328; font: 11px sans-serif }
-  .title { font: bold 13px sans-serif } .name { font-weight: bold } .small { font-size: 10px; fill: #59636e }
-  .grid { stroke: #d1d9e0; stroke-width: 1 } .guide { stroke: #d1d9e0; stroke-width: 1; stroke-dasharray: 1 3 }
-  .line { fill: none; stroke-width: 2; stroke-linejoin: round }
-  .ours { stroke: #0969da; stroke-width: 2.6 } .domain { stroke: #bc4c00; stroke-dasharray: 6 3 }
-  .whole { stroke: #1a7f37; stroke-dasharray: 2 2 } .clone { stroke: #8250df; stroke-dasharray: 8 3 2 3 }
-  @media (prefers-color-scheme: dark) {
-    .ground { fill: #0d1117 } .panel { fill: #161b22 } text { fill: #e6edf3 } .small { fill: #9198a1 }
-    .grid, .guide { stroke: #30363d }
-    .ours { stroke: #58a6ff } .domain { stroke: #f0883e } .whole { stroke: #3fb950 } .clone { stroke: #bc8cff }
-  }
-";
-
 /// Draws the rows.
 pub fn figure(rows: &[Row]) -> String {
     let patterns: Vec<_> =
@@ -51,11 +36,12 @@ pub fn figure(rows: &[Row]) -> String {
     let nr_columns = NR_COLUMNS.min(patterns.len().max(1));
     let width = column * nr_columns as f64;
     let height = HEAD + line * patterns.len().div_ceil(nr_columns) as f64;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-         role=\"img\">\n<title>Sectors in use held, in percent, over the time that a dying disk has been read</title>\n\
-         <style>{STYLE}</style>\n<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n\
-         <text class=\"title\" x=\"{LEFT}\" y=\"22\">What is held of the sectors in use, over the disk's time</text>\n"
+    let mut svg = svg::open(
+        width,
+        height,
+        "Sectors in use held, in percent, over the time that a dying disk has been read",
+        LEFT,
+        "What is held of the sectors in use, over the disk's time",
     );
     legend(&mut svg, &tools);
     for (i, pattern) in patterns.iter().enumerate() {

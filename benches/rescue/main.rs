@@ -20,9 +20,10 @@ mod disk;
 mod faults;
 mod figure;
 mod history;
-mod random;
 mod results;
 mod sectors;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod table;
 mod tools;
 mod volume;
@@ -39,7 +40,8 @@ use crate::disk::Making;
 use crate::faults::{PATTERNS, Pattern};
 use crate::results::Row;
 use crate::sectors::Sectors;
-use crate::tools::{CUT_S, Keeps, LIVES_S, MARKS_S, Outcome, Ran, Tool, Trial};
+use crate::shared::programs::Outcome;
+use crate::tools::{CUT_S, Keeps, LIVES_S, MARKS_S, Ran, Tool, Trial};
 use crate::volume::Healthy;
 
 fn main() -> ExitCode {

@@ -11,13 +11,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Whence, lseek64};
 use ntfsrescue::interrupt::Interrupt;
 
-use crate::disk::{Dying, Making, send, tied};
+use crate::disk::{Dying, Making};
 use crate::history::Entry;
 use crate::sectors::{SECTOR, Sectors};
+use crate::shared::programs::{Outcome, send, text, tied};
 use crate::volume::{Healthy, SEEDS_PER_VOLUME, WANTED};
-
-/// What can go wrong in a benchmark: it says so and ends.
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Disks live so many simulated seconds.
 pub const LIVES_S: [u32; 5] = [10, 20, 30, 60, 300];
@@ -312,33 +310,4 @@ fn held_by(copy: &Path, volume: &Path, sectors: &Sectors) -> std::io::Result<u64
         }
     }
     Ok(held)
-}
-
-/// Runs a program and returns what it wrote; fails with what it said if it fails.
-pub fn run(command: &mut Command) -> Outcome<String> {
-    let output = command.stdin(Stdio::null()).output();
-    let output =
-        output.map_err(|error| format!("cannot run {command:?}: {error}; .ci/setup bench installs it"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{command:?}: {}: {}", output.status, said.trim()).into());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Waits for something to become true.
-pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) -> Outcome<()> {
-    let start = Instant::now();
-    while !ready() {
-        if start.elapsed() > Duration::from_secs(30) {
-            return Err(format!("waited 30 s in vain for {what}").into());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
-/// The path as text: all paths here are.
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap_or("?")
 }

@@ -4,33 +4,29 @@
 //! healthy volume. That the used clusters are those that ntfsclone copies is checked when a volume is made.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use ntfsrescue::event::{Event, Observer};
 use ntfsrescue::io::disk::Disk;
 use ntfsrescue::ntfs::attr::types;
 use ntfsrescue::ntfs::mft::Value;
 use ntfsrescue::ntfs::scan::scan;
 use ntfsrescue::ntfs::{Tolerance, Volume, mft_no};
 
-use crate::random::Random;
 use crate::sectors::{SECTOR, Sectors};
-use crate::tools::{Outcome, run, wait_for};
+use crate::shared::fill::Mix;
+use crate::shared::image;
+use crate::shared::mounted::Mounted;
+use crate::shared::programs::{Outcome, run};
+use crate::shared::random::Random;
+use crate::shared::silent::Silent;
 
 /// Bytes of a volume, its files, and the bytes in them.
 const VOLUME_LEN: u64 = 1 << 30;
 const NR_FILES: u64 = 6000;
 const DATA_LEN: u64 = 420_000_000;
-
-/// Files that grow in turns, so that they are fragmented.
-const NR_FRAGMENTED: usize = 40;
-
-/// Longest write, and longest file.
-const WRITE: u64 = 512 << 10;
-const MAX_FILE: u64 = 256 << 20;
 
 /// The folder that `--first` names in some runs, and which part of all data is in it.
 pub const WANTED: &str = "wanted";
@@ -139,69 +135,20 @@ impl Healthy {
     }
 }
 
-/// Nobody wants to know what a scan of a healthy volume tells.
-struct Silent;
-
-impl Observer for Silent {
-    fn tell(&self, _: Event<'_>) {}
-}
-
 /// Makes a volume and the list of the MFT records of what is in [`WANTED`].
 fn make(path: &Path, list: &Path, number: u64) -> Outcome<()> {
     let part = path.with_extension("part");
     File::create(&part)?.set_len(VOLUME_LEN)?;
     run(Command::new("mkntfs").args(["-F", "-Q", "-q", "-c", "4096", "-L", "bench"]).arg(&part))?;
     let mounted = Mounted::new(&part)?;
-    fill(mounted.path(), number)?;
+    let mix = Mix { wanted: Some((WANTED, WANTED_SHARE)), ..Mix::of_users(NR_FILES, DATA_LEN) };
+    mix.fill(mounted.path(), Random::new("volume", number))?;
     let mut wanted = String::new();
     list_records(&mounted.path().join(WANTED), &mut wanted)?;
     mounted.unmount()?;
     fs::write(list, &wanted)?;
     Healthy::examine(part.clone(), &wanted)?.check_against_ntfsclone()?;
     Ok(fs::rename(part, path)?)
-}
-
-/// Writes a reproducible mix: 60 % tiny files, log-normal sizes, the rest of the data in fragmented files. A twentieth of
-/// the data goes to one folder, all along, so that it lies as scattered as the rest.
-fn fill(root: &Path, number: u64) -> io::Result<()> {
-    let mut random = Random::new("volume", number);
-    let blob = random.bytes(1 << 20);
-    let folders: Vec<_> = (0..NR_FILES / 200).map(|i| root.join(format!("d{}/s{i}", i % 17))).collect();
-    let wanted = [root.join(WANTED), root.join(WANTED).join("inner")];
-    for folder in folders.iter().chain(&wanted) {
-        fs::create_dir_all(folder)?;
-    }
-    let (mut left, mut in_wanted) = (DATA_LEN, 0);
-    for i in 0..NR_FILES {
-        let is_tiny = random.unit() < 0.6;
-        let len = if is_tiny { random.below(600) } else { random.log_normal(9.5, 2.0) as u64 };
-        let len = len.min(left).min(MAX_FILE);
-        left -= len;
-        let is_wanted = (in_wanted + len) * WANTED_SHARE <= DATA_LEN - left;
-        let folder = if is_wanted { random.choice(&wanted) } else { random.choice(&folders) };
-        in_wanted += if is_wanted { len } else { 0 };
-        let mut file = File::create(folder.join(format!("f{i}.bin")))?;
-        let mut written = 0;
-        while written < len {
-            let at = random.below(WRITE) as usize;
-            let n = (len - written).min(WRITE);
-            file.write_all(&blob[at..at + n as usize])?;
-            written += n;
-        }
-    }
-    let nr_wanted = NR_FRAGMENTED / WANTED_SHARE as usize;
-    let mut fragmented = Vec::new();
-    for i in 0..NR_FRAGMENTED {
-        let folder = if i < nr_wanted { &wanted[0] } else { root };
-        fragmented.push(File::create(folder.join(format!("fragmented{i}.bin")))?);
-    }
-    while left > 0 {
-        let n = left.min(*random.choice(&[4096, 8192, 65536, 1 << 20]));
-        let which = random.below(NR_FRAGMENTED as u64) as usize;
-        fragmented[which].write_all(&blob[..n as usize])?;
-        left -= n;
-    }
-    Ok(())
 }
 
 /// Adds the MFT records of a folder and all below it, one a line: ntfs-3g gives them as inode numbers.
@@ -218,55 +165,7 @@ fn list_records(folder: &Path, list: &mut String) -> io::Result<()> {
     Ok(())
 }
 
-/// A volume mounted through ntfs-3g; unmounted when dropped, should that not have been done.
-struct Mounted {
-    point: tempfile::TempDir,
-    driver: Child,
-}
-
-impl Mounted {
-    fn new(volume: &Path) -> Outcome<Mounted> {
-        let point = tempfile::tempdir()?;
-        let driver = Command::new("ntfs-3g")
-            .args(["-o", "no_detach,big_writes"])
-            .args([volume, point.path()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mounted = Mounted { point, driver };
-        wait_for("ntfs-3g to mount", || {
-            Command::new("mountpoint")
-                .arg("-q")
-                .arg(mounted.path())
-                .status()
-                .is_ok_and(|status| status.success())
-        })?;
-        Ok(mounted)
-    }
-
-    fn path(&self) -> &Path {
-        self.point.path()
-    }
-
-    /// Returns when all is written back.
-    fn unmount(mut self) -> Outcome<()> {
-        run(Command::new("umount").arg(self.path()))?;
-        self.driver.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if matches!(self.driver.try_wait(), Ok(None)) {
-            let _best_effort = Command::new("umount").arg("--lazy").arg(self.point.path()).status();
-            let _ended = self.driver.wait();
-        }
-    }
-}
-
-/// The sectors that an image by ntfsclone holds. Its commands follow its header, whose length is at byte 46: 0 and a
-/// number of clusters to skip, or 1 and a cluster.
+/// The sectors that an image by ntfsclone holds.
 fn copied_by_ntfsclone(volume: &Path, len: u64) -> Outcome<Sectors> {
     let mut child = Command::new("ntfsclone")
         .args(["-q", "-f", "-s", "-o", "-"])
@@ -274,33 +173,12 @@ fn copied_by_ntfsclone(volume: &Path, len: u64) -> Outcome<Sectors> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let mut image = BufReader::with_capacity(1 << 20, child.stdout.take().ok_or("no output")?);
-    let mut header = [0; 50];
-    image.read_exact(&mut header)?;
-    let number =
-        |at: usize, len: usize| header[at..at + len].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
-    let (cluster_size, device_size, nr_clusters, data) =
-        (number(18, 4), number(22, 8), number(30, 8), number(46, 4));
-    io::copy(&mut image.by_ref().take(data - 50), &mut io::sink())?;
+    let image = BufReader::with_capacity(1 << 20, child.stdout.take().ok_or("no output")?);
     let mut copied = Sectors::new(len);
-    let mut lcn = 0;
-    while lcn <= nr_clusters {
-        let mut command = [0];
-        if image.read(&mut command)? == 0 {
-            break;
-        }
-        if command[0] == 0 {
-            let mut skipped = [0; 8];
-            image.read_exact(&mut skipped)?;
-            lcn += u64::from_le_bytes(skipped);
-            continue;
-        }
-        let pos = lcn * cluster_size;
-        let here = cluster_size.min(device_size - pos);
-        copied.insert_range(pos / SECTOR..(pos + here) / SECTOR);
-        io::copy(&mut image.by_ref().take(here), &mut io::sink())?;
-        lcn += 1;
-    }
+    image::clusters(image, |pos, bytes| {
+        copied.insert_range(pos / SECTOR..(pos + bytes.len() as u64) / SECTOR);
+        Ok(())
+    })?;
     child.wait()?;
     Ok(copied)
 }
