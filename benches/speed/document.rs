@@ -5,11 +5,27 @@ use std::path::Path;
 
 use crate::shared::programs::Outcome;
 
-/// Replaces what is between `<!-- NAME -->` and `<!-- /NAME -->`.
-pub fn write(document: &Path, name: &str, content: &str) -> Outcome<()> {
-    let text = fs::read_to_string(document)?;
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let (before, rest) = text.split_once(&begin).ok_or("a mark is missing in the document")?;
-    let (_, after) = rest.split_once(&end).ok_or("a mark is missing in the document")?;
-    Ok(fs::write(document, format!("{before}{begin}\n{}\n\n{end}{after}", content.trim()))?)
+/// A place for what was measured: between `<!-- NAME -->` and `<!-- /NAME -->`.
+pub struct Place<'a> {
+    document: &'a Path,
+    before: String,
+    after: String,
+}
+
+impl Place<'_> {
+    /// Looks for it, and fails if it is not there.
+    pub fn find<'a>(document: &'a Path, name: &str) -> Outcome<Place<'a>> {
+        let text = fs::read_to_string(document)?;
+        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+        let missing = || format!("{} has no place {}", document.display(), begin.trim());
+        let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
+        let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
+        Ok(Place { document, before: format!("{before}{begin}"), after: format!("{end}{after}") })
+    }
+
+    /// Replaces what is there.
+    pub fn fill(&self, content: &str) -> Outcome<()> {
+        let Place { document, before, after } = self;
+        Ok(fs::write(document, format!("{before}\n{}\n\n{after}", content.trim()))?)
+    }
 }

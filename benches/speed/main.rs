@@ -32,6 +32,7 @@ use std::time::Instant;
 
 use ntfsrescue::interrupt::{self, Interrupt};
 
+use crate::document::Place;
 use crate::growth::{SERIES, WORK, Work};
 use crate::room::Need;
 use crate::rows::{ROWS, Row};
@@ -146,6 +147,7 @@ impl Options {
 
     /// Measures the rows and shows what came of it.
     fn rows(&self, bench: &Bench<'_>, about: &str) -> Outcome<()> {
+        let place = self.place("bench")?;
         let mut all: Vec<Measured> = Vec::new();
         let mut rows = self.rows.iter().peekable();
         while let Some(row) = rows.peek() {
@@ -162,14 +164,12 @@ impl Options {
         let (goals, nr_missed) = table::goals(&all);
         let text = format!("{about}{goals}\n{}", table::numbers(&all));
         println!("{text}\n{nr_missed} goals missed");
-        match &self.document {
-            Some(document) => document::write(document, "bench", &text),
-            None => Ok(()),
-        }
+        place.map_or(Ok(()), |place| place.fill(&text))
     }
 
     /// Measures how cost grows, and shows and draws it.
     fn growth(&self, bench: &Bench<'_>, about: &str) -> Outcome<()> {
+        let place = self.place("growth")?;
         let mut lines = Vec::new();
         for (i, series) in SERIES.iter().enumerate() {
             for (size, recipe) in series.volumes {
@@ -187,10 +187,12 @@ impl Options {
         if let Some(path) = &self.figure {
             fs::write(path, figure::figure(&lines))?;
         }
-        match &self.document {
-            Some(document) => document::write(document, "growth", &text),
-            None => Ok(()),
-        }
+        place.map_or(Ok(()), |place| place.fill(&text))
+    }
+
+    /// Where what is measured goes, if it goes anywhere.
+    fn place(&self, name: &str) -> Outcome<Option<Place<'_>>> {
+        self.document.as_deref().map(|document| Place::find(document, name)).transpose()
     }
 
     /// Removes a volume that was measured, if it is not to be kept.
