@@ -1,5 +1,6 @@
 //! Stretches and sets: [`Extent`] of clusters, [`ByteRange`] of bytes, [`ClusterSet`], one bit a cluster.
 
+use crate::bytes::are_all;
 use crate::units::Lcn;
 
 /// A stretch of clusters on the volume.
@@ -125,7 +126,7 @@ impl Page {
 
     /// Are all bits of the page the same, and those of this bitmap as well?
     fn is_plainly(&self, bitmap: &[u8]) -> bool {
-        self.value().is_some_and(|all| is_filled_with(bitmap, if all { 0xff } else { 0 }))
+        self.value().is_some_and(|all| are_all(bitmap, if all { 0xff } else { 0 }))
     }
 
     /// Puts each word together with that of another page.
@@ -142,14 +143,6 @@ impl Page {
             *self = page;
         }
     }
-}
-
-/// Is each of these bytes this one?
-fn is_filled_with(bytes: &[u8], byte: u8) -> bool {
-    // Stretches of a fixed length are compared as one.
-    let (stretches, rest) = bytes.as_chunks::<128>();
-    let differs = |stretch: &[u8]| stretch.iter().fold(0, |differs, other| differs | (other ^ byte)) != 0;
-    !stretches.iter().any(|stretch| differs(stretch)) && !differs(rest)
 }
 
 /// A set of cluster numbers below a fixed bound, at one bit a cluster in those pages of 32,576 clusters that hold

@@ -8,7 +8,7 @@
 //! kernel command line ─ init ┘               image ─► copy ──────────────────► sink    restore, check
 //! ```
 //!
-//! - [`units`], [`extent`]: clusters, positions, sets of them. They know nothing else.
+//! - [`units`], [`extent`], [`bytes`]: clusters, positions, sets of them; a quick look at bytes. They know nothing else.
 //! - [`io`]: sources and sinks: files, block devices, pipes, and disks that a child process reads because they may
 //!   hang; `sys` has the ioctls and the memory that is shared with the child.
 //! - [`ntfs`]: bytes of a volume to typed facts. [`plan`]: those to what is copied. [`image`]: the image format.
@@ -19,6 +19,7 @@
 //! - [`init`]: PID 1 of the bootable system. It runs this same program as a child, by its command line.
 
 pub mod args;
+pub mod bytes;
 pub mod copy;
 pub mod event;
 pub mod extent;

@@ -8,6 +8,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::table::{PartType, Table};
+use crate::bytes::are_all;
 use crate::event::{Event, Observer};
 use crate::io::Source;
 use crate::ntfs::Tolerance;
@@ -212,7 +213,7 @@ fn is_blank(source: &dyn Source) -> bool {
     places.into_iter().all(|(pos, len)| {
         let len = u64::min(len as u64, source.len() - pos) as usize;
         let part = bytes.get_mut(..len).unwrap_or_default();
-        part.is_empty() || source.read_at(pos, part).is_ok() && part.iter().all(|byte| *byte == 0)
+        part.is_empty() || source.read_at(pos, part).is_ok() && are_all(part, 0)
     })
 }
 

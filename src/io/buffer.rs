@@ -1,4 +1,4 @@
-//! A buffer whose first byte lies on a page boundary, as O_DIRECT wants it, and a look at what is in one.
+//! A buffer whose first byte lies on a page boundary, as O_DIRECT wants it.
 
 /// Boundary in bytes: a page, which covers every sector size there is (512 and 4096).
 pub const ALIGN: usize = 4096;
@@ -30,27 +30,9 @@ impl AlignedBuf {
     }
 }
 
-/// Are all of these bytes zero? Looked at 64 at a time: that is as fast as they come from memory.
-pub fn is_zero(bytes: &[u8]) -> bool {
-    let mut chunks = bytes.chunks_exact(64);
-    chunks.by_ref().all(|chunk| chunk.iter().fold(0, |any, byte| any | byte) == 0)
-        && chunks.remainder().iter().all(|byte| *byte == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_byte_is_enough_not_to_be_zero() {
-        let mut bytes = [0; 200];
-        assert!(is_zero(&bytes) && is_zero(&[]));
-        for at in 0..bytes.len() {
-            bytes[at] = 0x80;
-            assert!(!is_zero(&bytes), "{at}");
-            bytes[at] = 0;
-        }
-    }
 
     #[test]
     fn is_aligned_also_after_a_move() {

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::buffer::is_zero;
 use super::direct::DirectFile;
 use super::{PlacedFile, PlacedSink, ReadError, Sink, WriteError};
+use crate::bytes::are_all;
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::units::Geometry;
 
@@ -125,7 +125,7 @@ impl RawSink {
         let mut waiting = 0..0;
         for unit in data.chunks(HOLE) {
             let end = waiting.end + unit.len();
-            if is_zero(unit) {
+            if are_all(unit, 0) {
                 self.write_part(pos, data, waiting)?;
                 waiting = end..end;
             } else {
