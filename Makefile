@@ -16,7 +16,8 @@
 #   make test-all       the same, and the tests that are too long for CI: for each night
 #   make bench          time and memory on healthy volumes, compared with ntfsclone, partclone, cp and dd, as root (RUNS=5,
 #                       ROWS='save,small-*', OURS=PROGRAM, VOLUMES=FOLDER for what is copied and written, KEEP=no to remove
-#                       the volumes afterwards: benches/speed/main.rs); 20 minutes. All rows: into doc/performance.md
+#                       the volumes afterwards, PRIME=no for a page cache as it is found: benches/speed/main.rs); 20 minutes.
+#                       All rows: into doc/performance.md
 #   make bench-growth   the same for 1 to 8 GB and for 50,000 to 1,000,000 files, and a figure; 25 minutes, or 40 with KEEP=no
 #   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
 #                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
@@ -100,7 +101,7 @@ test-all:
 	$(MAKE) test TESTS="-- --include-ignored"
 
 # What is measured is the binary that is installed.
-bench bench-growth: BENCH_WORDS = ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) volumes=$(VOLUMES) keep=$(KEEP)
+bench bench-growth: BENCH_WORDS = ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) volumes=$(VOLUMES) keep=$(KEEP) prime=$(PRIME)
 
 bench: $(BINARY)
 	.ci/setup bench

@@ -5,8 +5,8 @@
 //! process that does nothing else ([`measure`]), once more than is counted; that output is checked ([`checks`]). Medians and ratios go to a
 //! [`table`].
 //!
-//! Arguments, all optional: `runs=5`, `rows=PATTERN,...`, `ours=PROGRAM`, `volumes=FOLDER`, `keep=no`, `document=FILE.md`, which
-//! takes what was measured. With `growth` it is measured how cost grows ([`growth`]), also with `figure=FILE.svg`.
+//! Arguments, all optional: `runs=5`, `rows=PATTERN,...`, `ours=PROGRAM`, `volumes=FOLDER`, `keep=no`, `prime=no` for rows that write
+//! files on a page cache as it is found, `document=FILE.md`, which takes what was measured. With `growth` it is measured how cost grows ([`growth`]), also with `figure=FILE.svg`.
 
 // A benchmark may panic: then it has failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -35,7 +35,7 @@ use ntfsrescue::interrupt::{self, Interrupt};
 use crate::document::Place;
 use crate::growth::{SERIES, WORK, Work};
 use crate::room::Need;
-use crate::rows::{ROWS, Row};
+use crate::rows::{ROWS, Row, Target};
 use crate::shared::programs::Outcome;
 use crate::trial::{Bench, Measured};
 use crate::volumes::Recipe;
@@ -76,6 +76,8 @@ struct Options {
     folder: PathBuf,
     /// Are volumes kept?
     keep: bool,
+    /// Is the page cache filled and freed before each run that writes?
+    prime: bool,
     document: Option<PathBuf>,
     figure: Option<PathBuf>,
 }
@@ -89,6 +91,7 @@ impl Options {
             ours: env!("CARGO_BIN_EXE_ntfsrescue").into(),
             folder: Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-speed"),
             keep: true,
+            prime: true,
             document: None,
             figure: None,
         };
@@ -104,10 +107,16 @@ impl Options {
                 ("volumes", value) => options.folder = value.into(),
                 ("keep", "yes") => options.keep = true,
                 ("keep", "no") => options.keep = false,
+                ("prime", "yes") => options.prime = true,
+                ("prime", "no") => options.prime = false,
                 ("document", value) => options.document = Some(value.into()),
                 ("figure", value) => options.figure = Some(value.into()),
                 _ => return Err(format!("unknown argument '{word}'").into()),
             }
+        }
+        if !options.prime {
+            // For the others it is the same.
+            options.rows.retain(|row| row.target == Target::File);
         }
         Ok(options)
     }
@@ -122,7 +131,8 @@ impl Options {
         room::check(&self.folder, &self.needs(), self.keep)?;
         let scratch = tempfile::Builder::new().prefix("scratch").rand_bytes(0).tempdir_in(&self.folder)?;
         let nr_runs = self.nr_runs.unwrap_or(if self.growth { GROWTH_RUNS } else { RUNS }).max(1);
-        let bench = Bench { ours: &self.ours, scratch: scratch.path(), nr_runs, interrupt };
+        let bench =
+            Bench { ours: &self.ours, scratch: scratch.path(), nr_runs, prime: self.prime, interrupt };
         let machine = machine::machine(&self.folder, &self.ours)?;
         let about = format!("{machine} Medians of {nr_runs} runs.\n\n");
         if self.growth { self.growth(&bench, &about) } else { self.rows(&bench, &about) }
@@ -147,7 +157,7 @@ impl Options {
 
     /// Measures the rows and shows what came of it.
     fn rows(&self, bench: &Bench<'_>, about: &str) -> Outcome<()> {
-        let place = self.place("bench")?;
+        let place = self.place(if self.prime { "bench" } else { "unprimed" })?;
         let mut all: Vec<Measured> = Vec::new();
         let mut rows = self.rows.iter().peekable();
         while let Some(row) = rows.peek() {

@@ -29,6 +29,8 @@ pub struct Bench<'a> {
     /// A folder for outputs, on the file system of the volumes.
     pub scratch: &'a Path,
     pub nr_runs: usize,
+    /// Is the page cache filled and freed before each run that writes?
+    pub prime: bool,
     pub interrupt: &'a Interrupt,
 }
 
@@ -67,7 +69,7 @@ impl Bench<'_> {
                 if let Some(device) = device.as_ref().filter(|_| nth == 0) {
                     device.fill()?;
                 }
-                if target != Target::Null {
+                if target != Target::Null && self.prime {
                     self.prime(sample)?;
                 }
                 self.settle(&sources, device.as_ref())?;
