@@ -14,6 +14,8 @@
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
 #   make test           every check that CI runs
 #   make test-all       the same, and the tests that are too long for CI: for each night
+#   make fuzz           all fuzz targets, two at a time, each for SECONDS (60): fuzz/run.sh. Inputs are kept under target/fuzz
+#   make fuzz-nightly   the same, 30 minutes each: for each night
 #   make bench          time and memory on healthy volumes, compared with ntfsclone, partclone, cp and dd, as root (RUNS=5,
 #                       ROWS='save,small-*', OURS=PROGRAM, VOLUMES=FOLDER for what is copied and written, KEEP=no to remove
 #                       the volumes afterwards, PRIME=no for a page cache as it is found: benches/speed/main.rs); 20 minutes.
@@ -21,7 +23,7 @@
 #   make bench-growth   the same for 1 to 8 GB and for 50,000 to 1,000,000 files, and a figure; 25 minutes, or 40 with KEEP=no
 #   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
 #                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
-#   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test, test-all and
+#   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test, test-all, fuzz and
 #                       the benchmarks do so themselves)
 #   make clean
 
@@ -32,8 +34,11 @@ export KERNEL MODULES LEVEL CONF DATA SIZE STICK_ID TIMEOUT ARGS QEMU_KVM DESTDI
 
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := target/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+SECONDS ?= 60
 
-.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all bench bench-growth bench-rescue setup clean FORCE
+.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all fuzz fuzz-nightly bench bench-growth bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -99,6 +104,19 @@ test: setup
 
 test-all:
 	$(MAKE) test TESTS="-- --include-ignored"
+
+fuzz:
+	.ci/setup fuzz
+	$(MAKE) $(BINARY) $(CARGO_FUZZ)
+	fuzz/run.sh $(SECONDS) $(CARGO_FUZZ) $(BINARY) $(TARGETS)
+
+fuzz-nightly:
+	$(MAKE) fuzz SECONDS=1800
+
+# Unoptimised for the same reasons: it only starts cargo and the targets.
+$(CARGO_FUZZ):
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 cargo install --quiet --locked --no-track --version =$(CARGO_FUZZ_VERSION) \
+		--root $(@D:/bin=) cargo-fuzz
 
 # What is measured is the binary that is installed.
 bench bench-growth: BENCH_WORDS = ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) volumes=$(VOLUMES) keep=$(KEEP) prime=$(PRIME)

@@ -21,7 +21,8 @@ fuzz_target!(|bytes: &[u8]| {
     let _rest = (Endings::of(&line, &files), stick_of(&line), wants_shell(&line));
 
     let _device = (DeviceSpec::source(&line).is_ok(), DeviceSpec::target(&line).is_ok());
-    let _rest = (Volumes::parse(&line).is_ok(), ImageSpec::existing(&line).is_ok(), Confirm::parse(&line).is_ok());
+    let _rest =
+        (Volumes::parse(&line).is_ok(), ImageSpec::existing(&line).is_ok(), Confirm::parse(&line).is_ok());
     if let Ok(template) = Template::parse(&line) {
         assert_eq!(template.as_str(), line);
     }

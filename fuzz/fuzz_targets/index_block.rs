@@ -12,8 +12,9 @@ use ntfsrescue::ntfs::wipe::{Wiped, Wiping};
 /// Names of indexes, UTF-16LE.
 const NAMES: [&[u8]; 5] = [b"$\0I\x003\x000\0", b"$\0S\0D\0H\0", b"$\0Q\0", b"$\0R\0", b""];
 
-/// The largest block that there is.
+/// The largest block that there is, and what all are a multiple of.
 const MAX_BLOCK: usize = 64 << 10;
+const STRIDE: usize = 512;
 
 fuzz_target!(|input: (u8, u32, bool, &[u8])| {
     let (name, attribute, keep_times, bytes) = input;
@@ -34,6 +35,7 @@ fuzz_target!(|input: (u8, u32, bool, &[u8])| {
     let kind = Kind::of(NAMES[usize::from(name) % NAMES.len()]);
     let wiping = Wiping { keep_times };
     let mut block = bytes.to_vec();
+    block.resize(bytes.len().next_multiple_of(STRIDE), 0);
     if wipe_block(&mut block, kind, wiping, &mut Wiped::default()).is_ok() {
         let first = block.clone();
         assert!(wipe_block(&mut block, kind, wiping, &mut Wiped::default()).is_ok());

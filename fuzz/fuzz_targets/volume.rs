@@ -40,8 +40,7 @@ fn look(source: &Packed, volume: &Volume<'_>, tolerance: Tolerance) {
                 Ok(metadata) => {
                     let reader = Reader::new(source, volume.info.sector_size, tolerance.bad_areas, &Silent);
                     let wiping = Wiping { keep_times: false };
-                    let feed =
-                        MetadataFeed::new(reader, &metadata, &volume.info, wiping, tolerance, &Silent);
+                    let feed = MetadataFeed::new(reader, &metadata, &volume.info, wiping, tolerance, &Silent);
                     drain(feed, geometry.written_end());
                 }
             }

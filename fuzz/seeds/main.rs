@@ -147,8 +147,7 @@ impl Seeds {
         run(&["-q", "-s", "-f", "-o"], &at("image"))?;
         run(&["-q", "-m", "-s", "-f", "-o"], &at("metadata"))?;
         let map = at("map");
-        let rescue =
-            ["-q", "--rescue", "-f", "--map", map.to_str().ok_or("a folder that is no text")?, "-o"];
+        let rescue = ["-q", "--rescue", "-f", "--map", map.to_str().ok_or("a folder that is no text")?, "-o"];
         run(&rescue, &at("clone"))?;
         self.add("mapfile", &[], &fs::read(&map)?)?;
         for name in ["image", "metadata"] {
