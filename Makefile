@@ -117,7 +117,7 @@ test-all: deny
 deny: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check bans licenses sources
 	@if timeout 120 $(CARGO_DENY) --log-level off --locked fetch db 2>/dev/null; then \
-		$(CARGO_DENY) --locked check --disable-fetch advisories && echo "deny: advisories were checked too"; \
+		$(CARGO_DENY) --locked check advisories && echo "deny: advisories were checked too"; \
 	else \
 		echo "deny: the database of advisories cannot be had from here: advisories were NOT checked"; \
 	fi
