@@ -28,6 +28,7 @@ mod interrupt;
 mod jobs;
 mod kills;
 mod large;
+mod locks;
 mod machine;
 mod mapfile;
 mod maps;
