@@ -38,7 +38,7 @@ mod provenance;
 mod rescue;
 
 use check::{
-    check, compare, files_of, first_sector, naming_last_part, open_checked, tell_checked,
+    check, compare, conclude, files_of, first_sector, naming_last_part, open_checked, tell_checked,
     tell_of_missing_extra, verify, walk,
 };
 use opened::Opened;
@@ -475,7 +475,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         let number = renewed(&mut image, job.new_serial, &geometry, observer, |feed| {
             pump(feed, sink, total, observer)
         })?;
-        let concluded = image.conclude();
+        let concluded = conclude(&mut image);
         if concluded.is_err() && !can_be_read_twice {
             observer.tell(Event::Warning(format_args!(
                 "what the image holds was written to {} before the damage was known: in a pipe its checksums come last",
