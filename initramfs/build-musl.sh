@@ -4,8 +4,9 @@
 #   build-musl.sh OUTPUT      build, and copy the binary to OUTPUT where it differs
 #   build-musl.sh --has-std   say by exit status whether the Rust in PATH has a standard library for musl
 #
-# libzstd is in C and compiled by musl-gcc, which cargo finds by its name. Two ways for what is in Rust. A toolchain with the musl target installed (rustup target add x86_64-unknown-linux-musl) builds plainly.
-# Otherwise Debian's rustc builds the standard library itself, from its source package, and links with musl-gcc.
+# libzstd is in C and compiled by musl-gcc, which cargo finds by its name. For what is in Rust there are two ways. A
+# toolchain with the musl target installed (rustup target add x86_64-unknown-linux-musl) builds plainly. Otherwise
+# Debian's rustc builds the standard library itself, from its source package, and links with musl-gcc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -8,6 +8,7 @@ use crate::copy::{CopyError, Feed, MetadataFeed, Reader, SaveFeed, Seal, VolumeF
 use crate::event::{Event, Observer, Phase};
 use crate::image::trailer::{self, Marks};
 use crate::image::{self, ImageEncoder, ImageError};
+use crate::io::compressed::CompressedSink;
 use crate::io::disk::{Disk, OpenError};
 use crate::io::identity::Known;
 use crate::io::kept::Kept;
@@ -410,10 +411,21 @@ impl Copy<'_> {
             true => (room_for_image(plan, job.checksum), Phase::Save),
             false => (Room { length: geometry.written_end(), content: plan.total_bytes() }, Phase::Clone),
         };
-        target.require(room)?;
-        let sink: Box<dyn Sink> = match to_image {
-            true => Box::new(StreamSink::image(target.open_output()?, target.name())),
-            false => target.open_raw(geometry)?,
+        match target.require(room) {
+            // It may well have room for what it is compressed to.
+            Err(error) if job.compression.is_some() && error.is_of_room() => {
+                observer.tell(Event::Warning(format_args!("if it were not compressed: {error}")));
+            }
+            required => required?,
+        }
+        let sink: Box<dyn Sink> = match (to_image, job.compression) {
+            (true, Some(compression)) => {
+                let (name, nr_threads) = (target.name(), memory::nr_compressing(compression));
+                let output = target.open_output()?;
+                Box::new(CompressedSink::new(output, name, compression, nr_threads, room.length)?)
+            }
+            (true, None) => Box::new(StreamSink::image(target.open_output()?, target.name())),
+            (false, _) => target.open_raw(geometry)?,
         };
         let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));

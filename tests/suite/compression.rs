@@ -4,7 +4,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
-use crate::tools::{Said, assert_same, len, ntfsclone, ours, shell, text};
+use crate::tools::{Loop, Said, assert_same, len, ntfsclone, ours, shell, text};
 use crate::volumes::{Place, small_volume};
 
 /// A volume, `image` with checksums, `plain`, the same by ntfsclone, and `wanted`, what is restored of both.
@@ -197,5 +197,175 @@ fn memory_has_a_limit() {
         println!("{program}");
         shell_in(&place, &format!("{program} < image > packed")).ok();
         shell_in(&place, "ulimit -v 400000; $OURS -q -r -n packed").ok();
+    }
+}
+
+/// Reads a stream's seek table: bytes of each frame and of its content.
+fn frames_of(stream: &[u8]) -> Vec<(u64, u64)> {
+    let number = |at: usize| u64::from(u32::from_le_bytes(stream[at..at + 4].try_into().unwrap()));
+    let foot = stream.len() - 9;
+    assert_eq!((number(foot + 5), stream[foot + 4]), (0x8f92_eab1, 0), "magic and flags of the seek table");
+    let nr_frames = number(foot) as usize;
+    let begin = foot - nr_frames * 8;
+    assert_eq!((number(begin - 8), number(begin - 4)), (0x184d_2a5e, nr_frames as u64 * 8 + 9));
+    let frames: Vec<_> =
+        (0..nr_frames).map(|nr| (number(begin + nr * 8), number(begin + nr * 8 + 4))).collect();
+    assert_eq!(frames.iter().map(|(frame, _)| frame).sum::<u64>(), begin as u64 - 8);
+    frames
+}
+
+const COMPRESSIONS: &[&str] = &["zstd", "zstd:1", "zstd:22", "lz4"];
+
+#[test]
+fn what_is_written_is_an_ordinary_stream() {
+    let place = scene();
+    for name in COMPRESSIONS {
+        let (program, _) = name.split_once(':').unwrap_or((name, ""));
+        println!("{name}");
+        shell_in(&place, &format!("rm -f packed; $OURS -q -s --compress {name} -o packed volume")).ok();
+        assert!(!place.at("packed.part").exists());
+        assert!(len(&place.at("packed")) < len(&place.at("image")));
+        shell_in(&place, &format!("{program} -q --test packed; {program} -qdc packed > unpacked")).ok();
+        assert_same(&place.at("unpacked"), &place.at("image"));
+        let line = format!("rm -f got; {program} -qdc packed | {{ ntfsclone -q -r -o got -; cat > rest; }}");
+        shell_in(&place, &line).ok();
+        assert_same(&place.at("got"), &place.at("wanted"));
+        std::fs::remove_file(place.at("got")).unwrap();
+        assert_restored(&place, "packed");
+        shell_in(&place, "$OURS -r -n packed").ok().says("Its checksums are right: ");
+
+        let to_stdout = format!("$OURS -q -s --checksum --compress {name} -o - volume | cat > other");
+        shell_in(&place, &to_stdout).ok();
+        assert_same(&place.at("other"), &place.at("packed"));
+        shell_in(&place, &format!("$OURS -q -s --compress {name} -o - volume | {program} -qdc > unpacked"))
+            .ok();
+        assert_same(&place.at("unpacked"), &place.at("plain"));
+        shell_in(&place, &format!("$OURS -q -s --no-checksum --compress={name} -O other volume")).ok();
+        shell_in(&place, &format!("{program} -qdc other > unpacked")).ok();
+        assert_same(&place.at("unpacked"), &place.at("plain"));
+    }
+}
+
+/// Each frame can be read without the others: they are where the table says, and tell the length of their content.
+#[test]
+fn the_seek_table_tells_where_frames_are() {
+    let place = scene();
+    shell_in(&place, "$OURS -q -s --compress zstd:1 -o packed volume").ok();
+    let (packed, image) =
+        (std::fs::read(place.at("packed")).unwrap(), std::fs::read(place.at("image")).unwrap());
+    let frames = frames_of(&packed);
+    assert!(frames.len() > 1, "{frames:?}");
+    let (mut at, mut content_at) = (0, 0);
+    for (nr, (frame, content)) in frames.iter().enumerate() {
+        assert!(*content == 4 << 20 || nr + 1 == frames.len(), "{frames:?}");
+        std::fs::write(place.at("frame.zst"), &packed[at..at + *frame as usize]).unwrap();
+        let listed = shell_in(&place, "zstd -lv frame.zst").ok();
+        let size = format!("({content} B)");
+        listed.says("Check: XXH64").says(&size);
+        shell_in(&place, "zstd -qdc frame.zst > content").ok();
+        assert!(std::fs::read(place.at("content")).unwrap() == image[content_at..][..*content as usize]);
+        (at, content_at) = (at + *frame as usize, content_at + *content as usize);
+    }
+    assert_eq!(content_at, image.len());
+}
+
+#[test]
+fn parts_and_metadata_and_rescues_in_order_are_compressed_too() {
+    let place = scene();
+    for name in ["zstd", "lz4"] {
+        println!("{name}");
+        shell_in(
+            &place,
+            &format!("rm -f parts.* whole; $OURS -q -s --split 1M --compress {name} -o parts volume"),
+        )
+        .ok();
+        shell_in(&place, &format!("$OURS -q -s --compress {name} -o whole volume; cat parts.0* > got")).ok();
+        assert_same(&place.at("got"), &place.at("whole"));
+        assert!(place.at("parts.002").exists());
+        shell_in(&place, "$OURS -q -r -O got parts.001").ok();
+        assert_same(&place.at("got"), &place.at("wanted"));
+        shell_in(
+            &place,
+            &format!("$OURS -q -s --rescue --compress {name} -o - volume > got; $OURS -q -r -O got2 got"),
+        )
+        .ok();
+        assert_same(&place.at("got2"), &place.at("wanted"));
+        for options in ["-m", "-m --rescue"] {
+            shell_in(&place, &format!("$OURS -q -s {options} -O metadata volume; $OURS -q -r -O a metadata"))
+                .ok();
+            let line = format!(
+                "$OURS -q -s {options} --compress {name} -O metadata volume; $OURS -q -r -O b metadata"
+            );
+            shell_in(&place, &line).ok();
+            assert_same(&place.at("a"), &place.at("b"));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_compressed_is_refused() {
+    let place = scene();
+    let before = place.names();
+    let disk = Loop::attach(&place.at("plain"), 512);
+    let to_device = format!("-s --compress zstd -O {} volume", text(&disk.0));
+    const UNKNOWN: &str = "--compress: wanted zstd, zstd:1 to zstd:22, or lz4";
+    const RESCUE: &str = "leave out --compress and compress the image when it is whole";
+    for (args, message) in [
+        ("-s --compress gzip -o new volume", UNKNOWN),
+        ("-s --compress zstd:0 -o new volume", UNKNOWN),
+        ("-s --compress zstd:23 -o new volume", UNKNOWN),
+        ("-s --compress lz4:1 -o new volume", UNKNOWN),
+        ("-s --compress= -o new volume", UNKNOWN),
+        ("--compress zstd -o new volume", "--compress goes with an image that is saved: add --save-image"),
+        ("--compress zstd -o - volume", "--compress goes with an image that is saved: add --save-image"),
+        ("-r --compress zstd -o new image", "an image that is read tells by itself how it is compressed"),
+        ("--verify --compress lz4 image", "an image that is read tells by itself how it is compressed"),
+        ("--finish map --compress lz4 image", "--finish needs nothing but the map and the target"),
+        ("-s --rescue --compress zstd -o new volume", RESCUE),
+        ("-s --map map --compress zstd -o new volume", RESCUE),
+        ("-s --report r --compress lz4 --split 1M -O new volume", RESCUE),
+        (&to_device, "--compress writes a file or a pipe"),
+    ] {
+        println!("{args}");
+        shell_in(&place, &format!("$OURS -q {args}")).exits(1).says(message);
+        assert_eq!(place.names(), before);
+    }
+}
+
+/// A target that is full or gone is told as it is without compression, with the place in the target.
+#[test]
+fn what_the_target_refuses_is_told() {
+    let place = scene();
+    for name in ["zstd", "lz4"] {
+        shell_in(&place, &format!("$OURS -q -s --compress {name} -O /dev/full volume"))
+            .exits(1)
+            .says("at byte 0x0 of '/dev/full': No space left on device");
+        shell_in(
+            &place,
+            &format!("ulimit -f 100; trap '' XFSZ; $OURS -q -s --compress {name} -o new volume"),
+        )
+        .exits(1)
+        .says("of 'new.part': File too large")
+        .says("what was copied so far is left in 'new.part'");
+        assert!(!place.at("new").exists());
+        std::fs::remove_file(place.at("new.part")).unwrap();
+        let small = place.at("small");
+        std::fs::create_dir(&small).unwrap();
+        let line = "mount -t tmpfs -o size=64k none small; trap 'umount small' EXIT; \
+                    $OURS -q -s --compress NAME -o small/new volume";
+        shell_in(&place, &line.replace("NAME", name))
+            .exits(1)
+            .says("if it were not compressed: no room for 'small/new'")
+            .says("of 'small/new.part': No space left on device");
+        std::fs::remove_dir(&small).unwrap();
+        // Whoever reads goes away.
+        let [ours, plain] = [&*format!("--compress {name}"), ""].map(|options| {
+            let line = format!(
+                "set +e; $OURS -q -s {options} -o - volume | head -c 9 > got; echo ${{PIPESTATUS[0]}}"
+            );
+            shell_in(&place, &line).stdout
+        });
+        assert_eq!(ours, plain);
+        assert_ne!(ours, "0\n");
     }
 }

@@ -1,11 +1,19 @@
 //! Compressed images: ordinary .zst, .lz4, .gz, .xz and .bz2 streams around the bytes of an image.
 //!
-//! What is read tells by its first bytes what it is ([`ImageInput`]).
+//! What is read tells by its first bytes what it is ([`ImageInput`]). Written are zstd and LZ4 ([`CompressedSink`]), as
+//! frames that need nothing of each other, by all cores at once; zstd with a [seek table](seek_table) at its end, so that
+//! a part of it can be read. The other formats are only read.
 
 mod decode;
+mod encode;
 mod input;
+mod ring;
+pub mod seek_table;
+mod sink;
 
 pub use decode::{DecodeError, ImageInput};
+pub use encode::{Compression, DEFAULT_LEVEL, LEVELS, UnknownCompression};
+pub use sink::CompressedSink;
 
 /// What a stream is compressed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
