@@ -12,6 +12,7 @@ mod budgets;
 mod checksums;
 mod cli;
 mod compat;
+mod compression;
 mod console;
 mod cuts;
 mod damage;
