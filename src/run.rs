@@ -413,7 +413,7 @@ impl Copy<'_> {
         target.require(room)?;
         let sink: Box<dyn Sink> = match to_image {
             true => Box::new(StreamSink::image(target.open_output()?, target.name())),
-            false => target.open_raw(geometry)?,
+            false => open_raw(target, geometry, *observer)?,
         };
         let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));
@@ -490,7 +490,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         Ok(number)
     };
     let check = |number| if job.verify { verify(source, &target, number, observer) } else { Ok(()) };
-    into_target(&target, target.open_raw(&geometry)?, observer, copy, check)?;
+    into_target(&target, open_raw(&target, &geometry, observer)?, observer, copy, check)?;
     Ok(Losses::default())
 }
 
@@ -511,6 +511,19 @@ fn into_target<T>(
     let filled = filled.inspect_err(|_| tell_what_is_left(target, observer))?;
     check(filled)?;
     Ok(target.publish().inspect_err(|_| tell_what_is_left(target, observer))?)
+}
+
+/// Opens the target for a raw clone. If it cannot be written, says what is left.
+fn open_raw(
+    target: &Target,
+    geometry: &Geometry,
+    observer: &dyn Observer,
+) -> Result<Box<dyn Sink>, TargetError> {
+    target.open_raw(geometry).inspect_err(|error| {
+        if error.is_of_write() {
+            tell_what_is_left(target, observer);
+        }
+    })
 }
 
 fn tell_what_is_left(target: &Target, observer: &dyn Observer) {

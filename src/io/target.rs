@@ -170,6 +170,13 @@ pub enum TargetError {
     Open(#[from] OpenError),
 }
 
+impl TargetError {
+    /// Was the target being written already?
+    pub fn is_of_write(&self) -> bool {
+        matches!(self, TargetError::Write(_))
+    }
+}
+
 /// A target that has passed the checks that need nothing of the source but its name.
 #[derive(Debug)]
 pub struct Target {
