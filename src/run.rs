@@ -436,7 +436,7 @@ impl Copy<'_> {
                 Box::new(CompressedSink::new(output, name, compression, nr_threads, room.length)?)
             }
             (true, None) => Box::new(StreamSink::image(target.open_output()?, target.name())),
-            (false, _) => target.open_raw(geometry)?,
+            (false, _) => open_raw(target, geometry, *observer)?,
         };
         let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));
@@ -514,7 +514,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         Ok(number)
     };
     let check = |number| if job.verify { verify(source, &target, number, observer) } else { Ok(()) };
-    into_target(&target, target.open_raw(&geometry)?, observer, copy, check)?;
+    into_target(&target, open_raw(&target, &geometry, observer)?, observer, copy, check)?;
     Ok(Losses::default())
 }
 
@@ -535,6 +535,19 @@ fn into_target<T>(
     let filled = filled.inspect_err(|_| tell_what_is_left(target, observer))?;
     check(filled)?;
     Ok(target.publish().inspect_err(|_| tell_what_is_left(target, observer))?)
+}
+
+/// Opens the target for a raw clone. If it cannot be written, says what is left.
+fn open_raw(
+    target: &Target,
+    geometry: &Geometry,
+    observer: &dyn Observer,
+) -> Result<Box<dyn Sink>, TargetError> {
+    target.open_raw(geometry).inspect_err(|error| {
+        if error.is_of_write() {
+            tell_what_is_left(target, observer);
+        }
+    })
 }
 
 fn tell_what_is_left(target: &Target, observer: &dyn Observer) {

@@ -184,6 +184,11 @@ impl TargetError {
             TargetError::NoRoom { .. } | TargetError::TooLong { .. } | TargetError::TooManyParts { .. }
         )
     }
+
+    /// Was the target being written already?
+    pub fn is_of_write(&self) -> bool {
+        matches!(self, TargetError::Write(_))
+    }
 }
 
 /// A target that has passed the checks that need nothing of the source but its name.

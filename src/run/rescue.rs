@@ -165,6 +165,7 @@ pub(super) fn rescue_volume(
         map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
     }
     let origin = job.checksum.then(|| origin_of(&known, facts.volume_serial));
+    let tell_left = || tell_what_is_left(job, &target, observer);
     let mut sink = match target.open_placed(&plan, form, origin) {
         Err(TargetError::Locked(cause)) if mapped == Mapped::New => {
             // Another run has just made it: this one's map must not go on with that.
@@ -174,13 +175,17 @@ pub(super) fn rescue_volume(
             }
             return Err(TargetError::Locked(cause).into());
         }
-        other => other?,
+        other => other.inspect_err(|error| {
+            if error.is_of_write() {
+                tell_left();
+            }
+        })?,
     };
-    put_held(&facts, &plan, sink.as_mut())?;
+    put_held(&facts, &plan, sink.as_mut()).inspect_err(|_| tell_left())?;
     if is_resumed {
         forget_missing(&plan, &mut areas, sink.as_ref(), observer);
     }
-    place(&stash, &plan, &mut areas, sink.as_mut(), mapped)?;
+    place(&stash, &plan, &mut areas, sink.as_mut(), mapped).inspect_err(|_| tell_left())?;
     drop(stash);
     if is_resumed && !patterns.is_empty() {
         let source = TargetSource { sink: sink.as_ref(), areas: &areas, repaired: &[], len };
@@ -276,7 +281,7 @@ pub(super) fn rescue_volume(
     keeper.conclude(&rescue)?;
     let hit = find_hit(&unfinished, &completed, sink.as_ref(), job.report.is_some(), observer);
     drop(sink);
-    target.publish()?;
+    target.publish().inspect_err(|_| tell_left())?;
     let outcome = Outcome {
         losses: Losses { bytes: completed.marked, structures: nr_damaged + hit.lost.nr_records },
         ending: match ending {
