@@ -84,7 +84,7 @@ fn restart_area(page: &[u8]) -> Option<Range<usize>> {
     let (header, _) = RestartPage::ref_from_prefix(page).ok()?;
     let start = usize::from(header.area_offset.get());
     let (area, _) = RestartArea::ref_from_prefix(page.get(start..)?).ok()?;
-    Some(start..start + usize::from(area.len.get()).min(MAX_AREA))
+    Some(start..start + usize::from(area.len.get()).clamp(size_of::<RestartArea>(), MAX_AREA))
 }
 
 #[cfg(test)]
@@ -99,6 +99,18 @@ mod tests {
         page[usize::from(header)..][..2].copy_from_slice(&[7, 0]);
         page.chunks_mut(STRIDE).for_each(|stride| stride[STRIDE - 2..].copy_from_slice(&[7, 0]));
         page
+    }
+
+    /// Found by fuzzing: what tells its length was wiped.
+    #[test]
+    fn an_area_that_is_said_to_be_too_short_keeps_its_fields() {
+        let mut bytes = page(b"RSTR", 30);
+        (bytes[24], bytes[25], bytes[64 + 20], bytes[64 + 21]) = (64, 0, 3, 0);
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert_eq!((bytes[64 + 20], bytes[64 + 22]), (3, 0));
+        let first = bytes.clone();
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert!(bytes == first);
     }
 
     #[test]

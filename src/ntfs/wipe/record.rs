@@ -95,9 +95,11 @@ fn wipe_attribute(
     let Attribute { offset, len, body_offset, .. } = *attribute;
     let (header, least, body_end) = match attribute.body {
         Body::Resident(value) => {
-            let value = bytes.get_mut(body_offset..body_offset + value.len()).unwrap_or_default();
+            // A value that is said to begin in the header is wiped behind that.
+            let (start, end) = (body_offset.max(offset + RESIDENT_HEADER), body_offset + value.len());
+            let value = bytes.get_mut(start..end).unwrap_or_default();
             wipe_resident(mft_no, attribute.kind, attribute.name, value, wiping, wiped);
-            (RESIDENT_HEADER, RESIDENT_HEADER, body_offset + value.len())
+            (RESIDENT_HEADER, RESIDENT_HEADER, end)
         }
         Body::NonResident { .. } => {
             let runs = attribute.runs(u64::MAX);
@@ -192,15 +194,20 @@ mod tests {
         );
     }
 
-    /// Found by fuzzing: the header was taken for what lies before the body, and so wiped.
+    /// Found by fuzzing: the header was taken for what lies before the body, or for a part of that, and so wiped.
     #[test]
     fn an_attribute_whose_body_is_said_to_lie_in_its_header_keeps_it() {
-        let mut bytes = record(1);
-        let at = 0x38 + 72;
-        (bytes[at + 16], bytes[at + 20]) = (0, 0);
-        assert!(wipe(&mut bytes, 40, WIPE).0.is_ok());
-        let first = bytes.clone();
-        assert!(wipe(&mut bytes, 40, WIPE).0.is_ok() && bytes == first);
+        for (kind, len, value_offset) in [(0x80, 0, 0), (0x80, 13, 20), (0x31, 5, 19), (0x31, 5, 0)] {
+            let mut bytes = record(1);
+            let at = 0x38 + 72;
+            (bytes[at], bytes[at + 16], bytes[at + 20]) = (kind, len, value_offset);
+            let header = bytes[at..at + RESIDENT_HEADER].to_vec();
+            assert!(wipe(&mut bytes, 40, WIPE).0.is_ok());
+            assert_eq!(bytes[at..at + RESIDENT_HEADER], header);
+            assert!(!bytes.contains(&2), "the value is left");
+            let first = bytes.clone();
+            assert!(wipe(&mut bytes, 40, WIPE).0.is_ok() && bytes == first);
+        }
     }
 
     #[test]
