@@ -43,6 +43,7 @@ fuzz_target!(|input: (u8, u32, bool, &[u8])| {
     }
 
     let mut page = bytes.to_vec();
+    page.resize(bytes.len().next_multiple_of(STRIDE), 0);
     wipe_page(&mut page, &mut Wiped::default());
     let first = page.clone();
     wipe_page(&mut page, &mut Wiped::default());

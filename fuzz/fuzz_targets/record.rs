@@ -12,17 +12,19 @@ use ntfsrescue_fuzz::assert_plain;
 /// Clusters of the volume that the record is on.
 const NR_CLUSTERS: u64 = 1 << 20;
 
-/// The largest record that there is.
+/// The largest record that there is, and what all are a multiple of.
 const MAX_RECORD: usize = 4096;
+const STRIDE: usize = 512;
 
 fuzz_target!(|input: (u16, bool, &[u8])| {
     let (mft_no, keep_times, bytes) = input;
     if bytes.len() > MAX_RECORD {
         return;
     }
-    let is_record = read(&mut bytes.to_vec());
-
-    let (mut record, mut scratch) = (bytes.to_vec(), bytes.to_vec());
+    let mut record = bytes.to_vec();
+    record.resize(bytes.len().next_multiple_of(STRIDE), 0);
+    let is_record = read(&mut record.clone());
+    let mut scratch = record.clone();
     let mut wipe = |record: &mut Vec<u8>| {
         let mut wiped = Wiped::default();
         let outcome = wipe_record(record, mft_no.into(), Wiping { keep_times }, &mut scratch, &mut wiped);
