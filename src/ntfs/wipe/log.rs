@@ -72,7 +72,8 @@ pub fn wipe_page(bytes: &mut [u8], wiped: &mut Wiped) {
     let mut torn_off = 0;
     let _torn = through_fixups(bytes, &fixups, &mut torn_off, |bytes| {
         let area = if is_restart { restart_area(bytes) } else { None };
-        let kept = [0..header, fixups.array(), area.unwrap_or(header..header)];
+        let mut kept = [0..header, fixups.array(), area.unwrap_or(header..header)];
+        kept.sort_unstable_by_key(|kept| kept.start);
         wiped.values += zero_between(bytes, 0, &kept);
         Ok(())
     });
@@ -111,6 +112,17 @@ mod tests {
         let first = bytes.clone();
         wipe_page(&mut bytes, &mut Wiped::default());
         assert!(bytes == first);
+    }
+
+    /// Found by fuzzing: the area was kept only behind the fixups.
+    #[test]
+    fn an_area_before_the_fixups_stays_too() {
+        let mut bytes = page(b"RSTR", 200);
+        (bytes[24], bytes[25], bytes[64 + 20], bytes[64 + 21]) = (64, 0, 60, 0);
+        let before = bytes.clone();
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert_eq!(bytes[64..124], before[64..124]);
+        assert!(bytes[30..64].iter().chain(&bytes[124..200]).all(|byte| *byte == 0));
     }
 
     #[test]
