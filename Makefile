@@ -17,6 +17,8 @@
 #   make deny           the crates that this is built of: licences, doubles, sources, and advisories where their database can
 #                       be had (deny.toml); part of test-all
 #   make msrv           does the oldest Rust that Cargo.toml names still build all of it? It must be here, by rustup or else
+#   make fuzz           all fuzz targets, two at a time, each for SECONDS (60): fuzz/run.sh. Inputs are kept under target/fuzz
+#   make fuzz-nightly   the same, 30 minutes each: for each night
 #   make bench          time and memory on healthy volumes, compared with ntfsclone, partclone, cp and dd, as root (RUNS=5,
 #                       ROWS='save,small-*', OURS=PROGRAM, VOLUMES=FOLDER for what is copied and written, KEEP=no to remove
 #                       the volumes afterwards, PRIME=no for a page cache as it is found: benches/speed/main.rs); 20 minutes.
@@ -24,7 +26,7 @@
 #   make bench-growth   the same for 1 to 8 GB and for 50,000 to 1,000,000 files, and a figure; 25 minutes, or 40 with KEEP=no
 #   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
 #                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
-#   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test, test-all and
+#   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test, test-all, fuzz and
 #                       the benchmarks do so themselves)
 #   make clean
 
@@ -37,11 +39,14 @@ CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := target/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+SECONDS ?= 60
 
 # The oldest Rust: what Cargo.toml says.
 RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all deny msrv bench bench-growth bench-rescue setup clean FORCE
+.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all deny msrv fuzz fuzz-nightly bench bench-growth bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -71,6 +76,9 @@ $(CARGO_DEB):
 
 $(CARGO_DENY):
 	$(call install_tool,$(CARGO_DENY_VERSION)) cargo-deny
+
+$(CARGO_FUZZ):
+	$(call install_tool,$(CARGO_FUZZ_VERSION)) cargo-fuzz
 
 completions:
 	WRITE_COMPLETIONS=1 cargo test --quiet --test documents completions
@@ -130,6 +138,14 @@ msrv:
 	*) echo "msrv: Rust $(RUST_VERSION) is not here, but $$found: nothing was tested" >&2; exit 1 ;; \
 	esac; \
 	CARGO_TARGET_DIR=target/msrv cargo check --quiet --locked --all-targets && echo "msrv: Rust $$found builds all of it"
+
+fuzz:
+	.ci/setup fuzz
+	$(MAKE) $(BINARY) $(CARGO_FUZZ)
+	fuzz/run.sh $(SECONDS) $(CARGO_FUZZ) $(BINARY) $(TARGETS)
+
+fuzz-nightly:
+	$(MAKE) fuzz SECONDS=1800
 
 # What is measured is the binary that is installed.
 bench bench-growth: BENCH_WORDS = ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) volumes=$(VOLUMES) keep=$(KEEP) prime=$(PRIME)

@@ -165,17 +165,15 @@ pub(super) fn rescue_volume(
         map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
     }
     let origin = job.checksum.then(|| origin_of(&known, facts.volume_serial));
-    let mut sink = match target.open_placed(&plan, form, origin) {
-        Err(TargetError::Locked(cause)) if mapped == Mapped::New => {
-            // Another run has just made it: this one's map must not go on with that.
-            if let (Some(map), Some(file)) = (map, &job.how.map) {
-                map.discard()?;
-                frozen::discard(&store, &frozen::path_of(file))?;
-            }
-            return Err(TargetError::Locked(cause).into());
-        }
-        other => other?,
-    };
+    let opened_target = target.open_placed(&plan, form, origin);
+    if let (Err(TargetError::Locked(_)), Mapped::New) = (&opened_target, mapped)
+        && let (Some(map), Some(file)) = (map.take(), &job.how.map)
+    {
+        // Another run has just made it: this one's map must not go on with that.
+        map.discard()?;
+        frozen::discard(&store, &frozen::path_of(file))?;
+    }
+    let mut sink = opened_target?;
     put_held(&facts, &plan, sink.as_mut())?;
     if is_resumed {
         forget_missing(&plan, &mut areas, sink.as_ref(), observer);
