@@ -4,8 +4,9 @@
 #   build-musl.sh OUTPUT      build, and copy the binary to OUTPUT where it differs
 #   build-musl.sh --has-std   say by exit status whether the Rust in PATH has a standard library for musl
 #
-# Two ways. A toolchain with the musl target installed (rustup target add x86_64-unknown-linux-musl) builds plainly.
-# Otherwise Debian's rustc builds the standard library itself, from its source package, and links with musl-gcc.
+# libzstd is in C and compiled by musl-gcc, which cargo finds by its name. For what is in Rust there are two ways. A
+# toolchain with the musl target installed (rustup target add x86_64-unknown-linux-musl) builds plainly. Otherwise
+# Debian's rustc builds the standard library itself, from its source package, and links with musl-gcc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,8 @@ target=x86_64-unknown-linux-musl
 export CARGO_TARGET_DIR=$PWD/target/musl-build
 
 die() { echo "build-musl: $*" >&2; exit 1; }
+
+has_musl_gcc() { command -v musl-gcc >/dev/null; }
 
 has_std() {
     local libdir
@@ -29,7 +32,7 @@ build_with_installed_std() {
 has_debian_source() {
     local sysroot
     sysroot=$(/usr/bin/rustc --print sysroot 2>/dev/null) || return 1
-    [[ -x /usr/bin/cargo && -e $sysroot/lib/rustlib/src/rust/library/Cargo.toml ]] && command -v musl-gcc >/dev/null
+    [[ -x /usr/bin/cargo && -e $sysroot/lib/rustlib/src/rust/library/Cargo.toml ]]
 }
 
 build_with_debian_std() {
@@ -55,6 +58,7 @@ case ${1:-} in
 '' | -*) die "usage: build-musl.sh OUTPUT | --has-std" ;;
 esac
 
+has_musl_gcc || die "no musl-gcc: run .ci/setup build, or install musl-tools"
 if has_std; then
     build_with_installed_std
 elif has_debian_source; then

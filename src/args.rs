@@ -54,6 +54,7 @@ const OWN_OPTIONS: &[&str] = &[
     "checksum",
     "no-checksum",
     "against",
+    "compress",
 ];
 
 /// Those that take a value.
@@ -74,6 +75,7 @@ const LONG_WITH_VALUE: &[&str] = &[
     "check-config",
     "split",
     "against",
+    "compress",
 ];
 const SHORT_WITH_VALUE: &[u8] = b"oO";
 
@@ -190,6 +192,10 @@ pub struct Args {
     /// With --save-image: write numbered parts of SIZE bytes, FILE.001 and so on; SIZE may end with K, M or G
     #[arg(long, value_name = "SIZE", value_parser = parse_size, overrides_with = "split")]
     pub split: Option<u64>,
+
+    /// With --save-image: compress the image with zstd, by default at level 3, or with lz4
+    #[arg(long, value_name = "zstd[:LEVEL]|lz4", overrides_with = "compress")]
+    pub compress: Option<String>,
 
     /// With --save-image: end the image with checksums on standard output and in pipes too, where it has none by itself
     #[arg(long, overrides_with = "checksum")]

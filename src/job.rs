@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::Args;
+use crate::io::compressed::{Compression, LEVELS, UnknownCompression};
 use crate::io::parts::SHORTEST;
 use crate::io::target::TargetName;
 use crate::rescue::passes::Budget;
@@ -118,6 +119,8 @@ pub struct Job {
     pub metadata: Option<MetadataOnly>,
     /// Bytes of a part, where the image is written in parts.
     pub split: Option<u64>,
+    /// How the image is compressed that is saved.
+    pub compression: Option<Compression>,
     /// Write checksums behind an image that is saved; compare one that is read with those it has.
     pub checksum: bool,
     /// Read back what was restored, and compare.
@@ -186,6 +189,20 @@ pub enum JobError {
     ShortParts(u64),
     #[error("--split writes the parts as files: name one")]
     SplitToDevice,
+    #[error("--compress: wanted zstd, zstd:{} to zstd:{}, or lz4", LEVELS.start(), LEVELS.end())]
+    Compression,
+    #[error("--compress goes with an image that is saved: add --save-image")]
+    CompressWithoutImage,
+    #[error("--compress is for saving: an image that is read tells by itself how it is compressed")]
+    CompressAndRestore,
+    #[error("--compress writes a file or a pipe: on a device nobody knows where the image ends")]
+    CompressToDevice,
+    #[error(
+        "a rescue goes from place to place, a compressed image only from front to back: leave out --compress and \
+         compress the image when it is whole (until then it is FILE.part), or rescue in order to standard output \
+         or a pipe"
+    )]
+    CompressAndRescue,
     #[error(
         "--verify checks an image, or a volume that is restored: leave out the output, or add --restore-image"
     )]
@@ -233,6 +250,8 @@ impl Job {
         if let Some(part_len) = args.split.filter(|part_len| *part_len < SHORTEST) {
             return Err(JobError::ShortParts(part_len));
         }
+        let compression = args.compress.as_deref().map(str::parse::<Compression>);
+        let compression = compression.transpose().map_err(|UnknownCompression| JobError::Compression)?;
         if let Some(map) = args.finish {
             return Job::finish(
                 map,
@@ -241,7 +260,8 @@ impl Job {
                     || args.save_image
                     || args.restore_image
                     || args.verify
-                    || args.against.is_some(),
+                    || args.against.is_some()
+                    || compression.is_some(),
                 args.split,
                 !args.no_checksum,
                 args.quiet,
@@ -296,6 +316,19 @@ impl Job {
                     && target.as_ref().is_some_and(|target| target.is_in_order() || is_block_device(target)),
                 JobError::SplitToDevice,
             ),
+            (compression.is_some() && reads_image, JobError::CompressAndRestore),
+            (compression.is_some() && !args.save_image, JobError::CompressWithoutImage),
+            (
+                compression.is_some() && target.as_ref().is_some_and(is_block_device),
+                JobError::CompressToDevice,
+            ),
+            (
+                compression.is_some()
+                    && rescue
+                    && !args.metadata
+                    && target.as_ref().is_some_and(|target| !target.is_in_order()),
+                JobError::CompressAndRescue,
+            ),
             (verify && !reads_image, JobError::VerifyWithoutImage),
             (verify && args.restore_image && args.no_action, JobError::VerifyAndNoAction),
             (verify && target.as_ref().is_some_and(TargetName::is_in_order), JobError::VerifyStream),
@@ -342,6 +375,7 @@ impl Job {
                 full_logfile: args.full_logfile,
             }),
             split: args.split,
+            compression,
             // ntfsclone closes a pipe when it has read the last command.
             checksum: !args.no_checksum && (args.checksum || !in_order || args.restore_image),
             verify: verify && !is_check,
@@ -385,6 +419,7 @@ impl Job {
             action: Action::Finish { map, target },
             metadata: None,
             split,
+            compression: None,
             checksum,
             verify: false,
             new_serial: None,

@@ -9,6 +9,7 @@ use crate::copy::{CopyError, Feed, MetadataFeed, Reader, SaveFeed, Seal, VolumeF
 use crate::event::{Event, Observer, Phase};
 use crate::image::trailer::{self, Marks};
 use crate::image::{self, ImageEncoder, ImageError};
+use crate::io::compressed::CompressedSink;
 use crate::io::disk::{Disk, OpenError};
 use crate::io::identity::Known;
 use crate::io::kept::Kept;
@@ -40,7 +41,7 @@ mod provenance;
 mod rescue;
 
 use check::{
-    check, compare, files_of, first_sector, naming_last_part, open_checked, tell_checked,
+    check, compare, conclude, files_of, first_sector, naming_last_part, open_checked, tell_checked,
     tell_of_missing_extra, verify, walk,
 };
 use opened::Opened;
@@ -421,10 +422,21 @@ impl Copy<'_> {
             true => (room_for_image(plan, job.checksum), Phase::Save),
             false => (Room { length: geometry.written_end(), content: plan.total_bytes() }, Phase::Clone),
         };
-        target.require(room)?;
-        let sink: Box<dyn Sink> = match to_image {
-            true => Box::new(StreamSink::image(target.open_output()?, target.name())),
-            false => target.open_raw(geometry)?,
+        match target.require(room) {
+            // It may well have room for what it is compressed to.
+            Err(error) if job.compression.is_some() && error.is_of_room() => {
+                observer.tell(Event::Warning(format_args!("if it were not compressed: {error}")));
+            }
+            required => required?,
+        }
+        let sink: Box<dyn Sink> = match (to_image, job.compression) {
+            (true, Some(compression)) => {
+                let (name, nr_threads) = (target.name(), memory::nr_compressing(compression));
+                let output = target.open_output()?;
+                Box::new(CompressedSink::new(output, name, compression, nr_threads, room.length)?)
+            }
+            (true, None) => Box::new(StreamSink::image(target.open_output()?, target.name())),
+            (false, _) => open_raw(target, geometry, *observer)?,
         };
         let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));
@@ -487,7 +499,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         let number = renewed(&mut image, job.new_serial, &geometry, observer, |feed| {
             pump(feed, sink, total, observer)
         })?;
-        let concluded = image.conclude();
+        let concluded = conclude(&mut image);
         if concluded.is_err() && !can_be_read_twice {
             observer.tell(Event::Warning(format_args!(
                 "what the image holds was written to {} before the damage was known: in a pipe its checksums come last",
@@ -502,7 +514,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         Ok(number)
     };
     let check = |number| if job.verify { verify(source, &target, number, observer) } else { Ok(()) };
-    into_target(&target, target.open_raw(&geometry)?, observer, copy, check)?;
+    into_target(&target, open_raw(&target, &geometry, observer)?, observer, copy, check)?;
     Ok(Losses::default())
 }
 
@@ -523,6 +535,19 @@ fn into_target<T>(
     let filled = filled.inspect_err(|_| tell_what_is_left(target, observer))?;
     check(filled)?;
     Ok(target.publish().inspect_err(|_| tell_what_is_left(target, observer))?)
+}
+
+/// Opens the target for a raw clone. If it cannot be written, says what is left.
+fn open_raw(
+    target: &Target,
+    geometry: &Geometry,
+    observer: &dyn Observer,
+) -> Result<Box<dyn Sink>, TargetError> {
+    target.open_raw(geometry).inspect_err(|error| {
+        if error.is_of_write() {
+            tell_what_is_left(target, observer);
+        }
+    })
 }
 
 fn tell_what_is_left(target: &Target, observer: &dyn Observer) {

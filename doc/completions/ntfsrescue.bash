@@ -23,7 +23,7 @@ _ntfsrescue() {
 
     case "${cmd}" in
         ntfsrescue)
-            opts="-o -O -s -r -m -n -t -f -q -h -V --output --overwrite --save-image --restore-image --rescue --metadata --no-action --ignore-fs-check --new-serial --new-half-serial --preserve-timestamps --full-logfile --force --quiet --strict --map --map-interval --first --whole --retries --max-errors --max-time --reconnect --no-repair --report --domain-out --split --checksum --no-checksum --verify --against --no-verify --events --finish --check-config --help --version"
+            opts="-o -O -s -r -m -n -t -f -q -h -V --output --overwrite --save-image --restore-image --rescue --metadata --no-action --ignore-fs-check --new-serial --new-half-serial --preserve-timestamps --full-logfile --force --quiet --strict --map --map-interval --first --whole --retries --max-errors --max-time --reconnect --no-repair --report --domain-out --split --compress --checksum --no-checksum --verify --against --no-verify --events --finish --check-config --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -159,6 +159,10 @@ _ntfsrescue() {
                     return 0
                     ;;
                 --split)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compress)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -10,6 +10,7 @@ complete -c ntfsrescue -l reconnect -d 'Wait so long for a disk that has gone aw
 complete -c ntfsrescue -l report -d 'Write a report of what was saved and lost to FILE, as JSON' -r -F
 complete -c ntfsrescue -l domain-out -d 'Write the bytes in use to FILE, as a domain map for \'ddrescue -m\'' -r -F
 complete -c ntfsrescue -l split -d 'With --save-image: write numbered parts of SIZE bytes, FILE.001 and so on; SIZE may end with K, M or G' -r
+complete -c ntfsrescue -l compress -d 'With --save-image: compress the image with zstd, by default at level 3, or with lz4' -r
 complete -c ntfsrescue -l against -d 'With --verify: compare the image with the volume on DEVICE too' -r -F
 complete -c ntfsrescue -l events -d 'Write events as lines to this open file descriptor' -r
 complete -c ntfsrescue -l finish -d 'Make the TARGET of a rescue that has ended complete, without its disk: mark what the map MAP says is missing' -r -F

@@ -26,6 +26,12 @@ const BLOCK: usize = 4096;
 const READ: u64 = 256 << 20;
 const PACKED: u64 = 4 << 20;
 
+/// What compresses, into the formats that images are read from.
+const COMPRESSORS: [&str; 5] = ["zstd", "lz4", "gzip", "xz", "bzip2"];
+
+/// Bytes of content: with more the formats do nothing else.
+const CONTENT: usize = 20_000;
+
 /// Sectors of a packed volume: enough for its records and bitmaps, and few enough to be fast.
 const NR_PACKED: usize = 200;
 
@@ -157,6 +163,16 @@ impl Seeds {
                 // The commands of the image without what lies between them would be none.
                 self.add("image", &[0, 16], &image)?;
             }
+        }
+        let image = fs::read(at("metadata"))?;
+        fs::write(at("content"), &image[..image.len().min(CONTENT)])?;
+        for program in COMPRESSORS {
+            let output =
+                Command::new(program).args(["-c", "-q"]).stdin(File::open(at("content"))?).output()?;
+            if !output.status.success() {
+                return Err(format!("{program}: {}", output.status).into());
+            }
+            self.add("compressed", &[], &output.stdout)?;
         }
         Ok(())
     }

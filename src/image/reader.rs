@@ -132,6 +132,8 @@ impl ImageError {
         match self {
             ImageError::CutOff { .. } => true,
             ImageError::Trailer { cause, .. } => matches!(cause, TrailerError::CutOff { .. }),
+            // So say those who decompress it.
+            ImageError::Read { cause, .. } => cause.kind() == io::ErrorKind::UnexpectedEof,
             _ => false,
         }
     }
@@ -377,6 +379,11 @@ impl<R: Read> ImageReader<R> {
     /// Did the image end exactly before the extra cluster? Such images have no backup boot sector.
     pub fn lacks_extra(&self) -> bool {
         self.lacks_extra
+    }
+
+    /// What it is read from, to be read on when the image is over. The error says that the image cannot be read.
+    pub fn read_on_with<T>(&mut self, read: impl FnOnce(&mut R) -> io::Result<T>) -> Result<T, ImageError> {
+        read(&mut self.input).map_err(|cause| ImageError::Read { at: self.at, cause })
     }
 
     /// Reads what follows the last command, and compares the image with the checksums there. None where it has none, or

@@ -13,6 +13,7 @@ use crate::extent::ByteRange;
 pub mod ahead;
 pub mod buffer;
 pub mod compare;
+pub mod compressed;
 pub mod direct;
 pub mod disk;
 pub mod identity;

@@ -176,6 +176,21 @@ pub enum TargetError {
     Open(#[from] OpenError),
 }
 
+impl TargetError {
+    /// Is it that there is no room for so many bytes?
+    pub fn is_of_room(&self) -> bool {
+        matches!(
+            self,
+            TargetError::NoRoom { .. } | TargetError::TooLong { .. } | TargetError::TooManyParts { .. }
+        )
+    }
+
+    /// Was the target being written already?
+    pub fn is_of_write(&self) -> bool {
+        matches!(self, TargetError::Write(_))
+    }
+}
+
 /// A target that has passed the checks that need nothing of the source but its name.
 #[derive(Debug)]
 pub struct Target {

@@ -1,7 +1,7 @@
 //! Checking images: each against its structure and its checksums, some against a volume too.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use crate::image::trailer::{self, Trailer};
 use crate::image::{ImageError, ImageReader};
 use crate::io::Source;
 use crate::io::compare::CompareSink;
+use crate::io::compressed::ImageInput;
 use crate::io::disk::Disk;
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::parts::{self, PartsError, PartsReader};
@@ -23,14 +24,11 @@ use crate::job::{Job, SourceName};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::serial::NewSerial;
 
-/// Bytes of an image that are read at once.
-const IMAGE_READ: usize = 256 << 10;
-
 /// Stretches of a volume that are told one by one.
 const MAX_TOLD: usize = 20;
 
 /// An image that is being read.
-pub(super) type OpenImage = ImageReader<BufReader<PartsReader>>;
+pub(super) type OpenImage = ImageReader<ImageInput<PartsReader>>;
 
 /// Reads an image to its end.
 pub(super) fn check(job: &Job, observer: &dyn Observer) -> Result<Outcome, RunError> {
@@ -61,10 +59,18 @@ pub(super) fn walk(
     observer.tell(Event::Phase(Phase::Check));
     let total = image.info.geometry.copied_bytes(image.info.nr_used);
     pump(image, &mut sink, total, observer)?;
-    let trailer = image.conclude()?;
+    let trailer = conclude(image)?;
     tell_of_missing_extra(image, observer);
     tell_checked(trailer.as_ref(), job.checksum, observer);
     Ok(())
+}
+
+/// Reads what follows the last command of an image, with the checks of the stream that it may be compressed in, and
+/// compares it with its checksums.
+pub(super) fn conclude(image: &mut OpenImage) -> Result<Option<Trailer>, ImageError> {
+    let trailer = image.conclude()?;
+    image.read_on_with(ImageInput::read_out)?;
+    Ok(trailer)
 }
 
 /// Tells what was checked of an image that is whole.
@@ -110,7 +116,7 @@ pub(super) fn compare(job: &Job, path: &Path, observer: &dyn Observer) -> Result
     }
     observer.tell(Event::Phase(Phase::Verify));
     let name = format!("'{}'", path.display());
-    let trailer = compare_with(&mut image, &disk, name, None, observer, |image| Ok(image.conclude()?))?;
+    let trailer = compare_with(&mut image, &disk, name, None, observer, |image| Ok(conclude(image)?))?;
     tell_of_missing_extra(&image, observer);
     tell_checked(trailer.as_ref(), job.checksum, observer);
     observer.tell(Event::Note(format_args!("The volume holds what the image holds.")));
@@ -191,10 +197,12 @@ pub(super) fn open_checked(job: &Job) -> Result<OpenImage, RunError> {
     if !job.checksum {
         return open_image(&job.source);
     }
+    let input = input_of(&job.source)?;
+    let files = files_of(&job.source)?;
     // What cannot be read now is told when it is read in its turn.
-    let known = files_of(&job.source)?;
-    let known = known.iter().all(|file| file.is_file()).then(|| trailer_of(&known).ok().flatten());
-    Ok(ImageReader::open_checked(input_of(&job.source)?, known.flatten())?)
+    let is_known = !input.is_compressed() && files.iter().all(|file| file.is_file());
+    let known = is_known.then(|| trailer_of(&files).ok().flatten());
+    Ok(ImageReader::open_checked(input, known.flatten())?)
 }
 
 /// The trailer of an image in files, if it is whole and the last there is in them.
@@ -214,16 +222,17 @@ fn trailer_of(files: &[PathBuf]) -> io::Result<Option<Trailer>> {
     Ok(Trailer::at_end(&end, file_len))
 }
 
-fn input_of(source: &SourceName) -> Result<BufReader<PartsReader>, RunError> {
+fn input_of(source: &SourceName) -> Result<ImageInput<PartsReader>, RunError> {
     let parts = match source {
         SourceName::Path(_) => PartsReader::open(files_of(source)?),
         SourceName::Stdin => {
             io::stdin().as_fd().try_clone_to_owned().map(|stdin| PartsReader::from(File::from(stdin)))
         }
     };
-    let path = || source.path().unwrap_or(Path::new("standard input")).to_owned();
-    let parts = parts.map_err(|cause| RunError::OpenImage { path: path(), cause })?;
-    Ok(BufReader::with_capacity(IMAGE_READ, parts))
+    parts.and_then(ImageInput::open).map_err(|cause| RunError::OpenImage {
+        path: source.path().unwrap_or(Path::new("standard input")).to_owned(),
+        cause,
+    })
 }
 
 /// The files that an image lies in: one, its parts, or none where it comes through a pipe.

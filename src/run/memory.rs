@@ -1,6 +1,11 @@
-//! How much memory a rescue of a volume needs, and whether there is so much: it is told before anything is read.
+//! How much memory a rescue of a volume needs, and whether there is so much: it is told before anything is read. And how
+//! many threads may compress.
+
+use std::num::NonZero;
+use std::thread::available_parallelism;
 
 use crate::event::{Event, Observer};
+use crate::io::compressed::Compression;
 use crate::io::stash;
 use crate::units::Geometry;
 
@@ -27,6 +32,18 @@ fn available(meminfo: &str) -> Option<u64> {
     Some(field("MemAvailable")?.saturating_add(field("SwapFree").unwrap_or(0)))
 }
 
+/// Threads that compress: as many as there are cores, but with no more than half of the memory that is there.
+pub(super) fn nr_compressing(compression: Compression) -> usize {
+    let nr_cores = available_parallelism().map_or(1, NonZero::get);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    nr_fitting(nr_cores, available(&meminfo).unwrap_or(u64::MAX), compression.memory_of_thread())
+}
+
+/// The same of so many cores and so many bytes.
+fn nr_fitting(nr_cores: usize, available: u64, of_thread: u64) -> usize {
+    usize::try_from(available / 2 / of_thread).unwrap_or(usize::MAX).clamp(1, nr_cores.max(1))
+}
+
 /// Tells if a rescue of a volume of this shape may want more memory than there is.
 pub(super) fn warn_of_memory(geometry: &Geometry, observer: &dyn Observer) {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -50,6 +67,15 @@ mod tests {
         assert!(needed(1 << 40) <= 120 << 20);
         assert!(needed(1 << 30) >= 48 << 20);
         assert!(needed(8 << 40) > 700 << 20);
+    }
+
+    #[test]
+    fn threads_fit_into_the_memory() {
+        let mib = |n: u64| n << 20;
+        assert_eq!(nr_fitting(8, u64::MAX, mib(16)), 8);
+        assert_eq!(nr_fitting(8, mib(128), mib(16)), 4);
+        assert_eq!(nr_fitting(8, mib(10), mib(16)), 1);
+        assert_eq!(nr_fitting(0, mib(10), mib(16)), 1);
     }
 
     #[test]

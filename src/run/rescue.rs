@@ -165,20 +165,27 @@ pub(super) fn rescue_volume(
         map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
     }
     let origin = job.checksum.then(|| origin_of(&known, facts.volume_serial));
-    let opened_target = target.open_placed(&plan, form, origin);
-    if let (Err(TargetError::Locked(_)), Mapped::New) = (&opened_target, mapped)
-        && let (Some(map), Some(file)) = (map.take(), &job.how.map)
-    {
-        // Another run has just made it: this one's map must not go on with that.
-        map.discard()?;
-        frozen::discard(&store, &frozen::path_of(file))?;
-    }
-    let mut sink = opened_target?;
-    put_held(&facts, &plan, sink.as_mut())?;
+    let tell_left = || tell_what_is_left(job, &target, observer);
+    let mut sink = match target.open_placed(&plan, form, origin) {
+        Err(TargetError::Locked(cause)) if mapped == Mapped::New => {
+            // Another run has just made it: this one's map must not go on with that.
+            if let (Some(map), Some(file)) = (map, &job.how.map) {
+                map.discard()?;
+                frozen::discard(&store, &frozen::path_of(file))?;
+            }
+            return Err(TargetError::Locked(cause).into());
+        }
+        other => other.inspect_err(|error| {
+            if error.is_of_write() {
+                tell_left();
+            }
+        })?,
+    };
+    put_held(&facts, &plan, sink.as_mut()).inspect_err(|_| tell_left())?;
     if is_resumed {
         forget_missing(&plan, &mut areas, sink.as_ref(), observer);
     }
-    place(&stash, &plan, &mut areas, sink.as_mut(), mapped)?;
+    place(&stash, &plan, &mut areas, sink.as_mut(), mapped).inspect_err(|_| tell_left())?;
     drop(stash);
     if is_resumed && !patterns.is_empty() {
         let source = TargetSource { sink: sink.as_ref(), areas: &areas, repaired: &[], len };
@@ -274,7 +281,7 @@ pub(super) fn rescue_volume(
     keeper.conclude(&rescue)?;
     let hit = find_hit(&unfinished, &completed, sink.as_ref(), job.report.is_some(), observer);
     drop(sink);
-    target.publish()?;
+    target.publish().inspect_err(|_| tell_left())?;
     let outcome = Outcome {
         losses: Losses { bytes: completed.marked, structures: nr_damaged + hit.lost.nr_records },
         ending: match ending {
