@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn frames_stand_alone() {
         let noise: Vec<u8> = (0..PIECE as u64)
-            .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ (at * at >> 7) as u8)
+            .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ ((at * at) >> 7) as u8)
             .collect();
         for name in ["zstd:1", "zstd", "lz4"] {
             let mut encoder = Encoder::new(name.parse().unwrap()).unwrap();
