@@ -14,6 +14,11 @@
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
 #   make test           every check that CI runs
 #   make test-all       the same, and the tests that are too long for CI: for each night
+#   make fuzz           all fuzz targets, two at a time, each for SECONDS (60): fuzz/run.sh. Inputs are kept under target/fuzz
+#   make fuzz-nightly   the same, 30 minutes each: for each night
+#   make deny           the crates that this is built of: licences, doubles, sources, and advisories where their database can
+#                       be had (deny.toml); part of test-all
+#   make msrv           does the oldest Rust that Cargo.toml names still build all of it? It must be here, by rustup or else
 #   make bench          time and memory on healthy volumes, compared with ntfsclone, partclone, cp and dd, as root (RUNS=5,
 #                       ROWS='save,small-*', OURS=PROGRAM, VOLUMES=FOLDER for what is copied and written, KEEP=no to remove
 #                       the volumes afterwards, PRIME=no for a page cache as it is found: benches/speed/main.rs); 20 minutes.
@@ -21,7 +26,7 @@
 #   make bench-growth   the same for 1 to 8 GB and for 50,000 to 1,000,000 files, and a figure; 25 minutes, or 40 with KEEP=no
 #   make bench-rescue   what is saved from dying disks, compared with ntfsclone and ddrescue, as root (SEEDS=20,
 #                       PATTERNS=a,b, JOBS=2, FIGURE=FILE.svg: benches/rescue/main.rs); 20 minutes
-#   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test, test-all and
+#   make setup          install by apt-get what is missing on Debian (stick, netboot, demo, test, test-all, fuzz and
 #                       the benchmarks do so themselves)
 #   make clean
 
@@ -32,8 +37,16 @@ export KERNEL MODULES LEVEL CONF DATA SIZE STICK_ID TIMEOUT ARGS QEMU_KVM DESTDI
 
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := target/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+SECONDS ?= 60
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all bench bench-growth bench-rescue setup clean FORCE
+# The oldest Rust: what Cargo.toml says.
+RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: all install uninstall deb completions initramfs stick netboot qemu demo test test-all deny msrv fuzz fuzz-nightly bench bench-growth bench-rescue setup clean FORCE
 .DELETE_ON_ERROR:
 
 all: $(BINARY)
@@ -53,11 +66,16 @@ uninstall:
 deb: $(BINARY) $(CARGO_DEB)
 	$(CARGO_DEB) --quiet --no-build --locked --offline --output target/deb/
 
-# Debian has no package of it. Without its default features it compresses by the command xz and needs no liblzma;
-# unoptimised it takes half the time to build, and none to speak of to run.
+# Debian has no packages of these. Without its default features cargo-deb compresses by the command xz and needs no
+# liblzma; unoptimised they take half the time to build, and none to speak of to run.
+install_tool = CARGO_PROFILE_RELEASE_OPT_LEVEL=0 cargo install --quiet --locked --no-track --no-default-features \
+	--version =$(1) --root $(@D:/bin=)
+
 $(CARGO_DEB):
-	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 cargo install --quiet --locked --no-track --no-default-features \
-		--version =$(CARGO_DEB_VERSION) --root $(@D:/bin=) cargo-deb
+	$(call install_tool,$(CARGO_DEB_VERSION)) cargo-deb
+
+$(CARGO_DENY):
+	$(call install_tool,$(CARGO_DENY_VERSION)) cargo-deny
 
 completions:
 	WRITE_COMPLETIONS=1 cargo test --quiet --test documents completions
@@ -97,8 +115,39 @@ test: setup
 	$(MAKE) initramfs deb
 	cargo test $(TESTS)
 
-test-all:
+test-all: deny
 	$(MAKE) test TESTS="-- --include-ignored"
+
+fuzz:
+	.ci/setup fuzz
+	$(MAKE) $(BINARY) $(CARGO_FUZZ)
+	fuzz/run.sh $(SECONDS) $(CARGO_FUZZ) $(BINARY) $(TARGETS)
+
+fuzz-nightly:
+	$(MAKE) fuzz SECONDS=1800
+
+# Unoptimised for the same reasons: it only starts cargo and the targets.
+$(CARGO_FUZZ):
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 cargo install --quiet --locked --no-track --version =$(CARGO_FUZZ_VERSION) \
+		--root $(@D:/bin=) cargo-fuzz
+
+# What cannot be asked about is not passed over in silence: the last line says what was checked.
+deny: $(CARGO_DENY)
+	$(CARGO_DENY) --locked check bans licenses sources
+	@if timeout 120 $(CARGO_DENY) --log-level off --locked fetch db 2>/dev/null; then \
+		$(CARGO_DENY) --locked check advisories && echo "deny: advisories were checked too"; \
+	else \
+		echo "deny: the database of advisories cannot be had from here: advisories were NOT checked"; \
+	fi
+
+msrv:
+	@cargo=$$(rustup which --toolchain $(RUST_VERSION) cargo 2>/dev/null || command -v cargo); \
+	PATH=$$(dirname "$$cargo"):$$PATH; found=$$(rustc --version | cut -d ' ' -f 2); \
+	case $$found in \
+	$(RUST_VERSION) | $(RUST_VERSION).*) ;; \
+	*) echo "msrv: Rust $(RUST_VERSION) is not here, but $$found: nothing was tested" >&2; exit 1 ;; \
+	esac; \
+	CARGO_TARGET_DIR=target/msrv cargo check --quiet --locked --all-targets && echo "msrv: Rust $$found builds all of it"
 
 # What is measured is the binary that is installed.
 bench bench-growth: BENCH_WORDS = ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) volumes=$(VOLUMES) keep=$(KEEP) prime=$(PRIME)

@@ -26,6 +26,8 @@ files=(
     'share/bash-completion/completions/ntfsrescue doc/completions/ntfsrescue.bash 644'
     'share/zsh/site-functions/_ntfsrescue doc/completions/_ntfsrescue 644'
     'share/fish/vendor_completions.d/ntfsrescue.fish doc/completions/ntfsrescue.fish 644'
+    'share/doc/ntfsrescue/README.md README.md 644'
+    'share/doc/ntfsrescue/CHANGELOG.md CHANGELOG.md 644'
 )
 # zsh needs none: its file names both commands.
 links=(
@@ -64,8 +66,10 @@ uninstall_all() {
         read -r name content <<<"$link"
         [[ $(readlink "$root/$name") != "$content" ]] || rm "$root/$name"
     done
-    # Ours alone, where it was made at all.
-    [[ ! -d $root/lib/ntfsrescue ]] || rmdir "$root/lib/ntfsrescue"
+    # Ours alone, where they were made at all.
+    for name in lib/ntfsrescue share/doc/ntfsrescue; do
+        [[ ! -d $root/$name ]] || rmdir "$root/$name"
+    done
 }
 
 case ${1-} in

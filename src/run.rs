@@ -1,5 +1,6 @@
 //! Does a job: opens source and target, pumps, and tells. The only file that knows all others.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -12,6 +13,7 @@ use crate::io::compressed::CompressedSink;
 use crate::io::disk::{Disk, OpenError};
 use crate::io::identity::Known;
 use crate::io::kept::Kept;
+use crate::io::lock::{self, LockError};
 use crate::io::mounts::{Place, mounts_of};
 use crate::io::parts::PartsError;
 use crate::io::remote::Wait;
@@ -65,6 +67,14 @@ pub enum RunError {
     /// The target is refused, or failed.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// Another run has the source, or the map.
+    #[error("{what} {cause}")]
+    Locked {
+        /// What it has.
+        what: &'static str,
+        /// How it is in use.
+        cause: LockError,
+    },
     /// The volume makes no sense.
     #[error("{cause}{}", advice(cause.read()))]
     Ntfs {
@@ -319,6 +329,7 @@ fn copy_in_order(
     let to_image = form == Form::Image;
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
+    let _locked = lock_volume(path)?;
     let target = Target::examine(target, &[path], job.split)?;
     let ask = |_| if observer.wants_stop() { Wait::Stop } else { Wait::Go };
     let disk = Disk::open(path)?;
@@ -425,7 +436,7 @@ impl Copy<'_> {
                 Box::new(CompressedSink::new(output, name, compression, nr_threads, room.length)?)
             }
             (true, None) => Box::new(StreamSink::image(target.open_output()?, target.name())),
-            (false, _) => target.open_raw(geometry)?,
+            (false, _) => open_raw(target, geometry, *observer)?,
         };
         let copy = |sink: &mut dyn Sink| {
             observer.tell(Event::Phase(phase));
@@ -468,6 +479,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
     let source = &job.source;
     let files = files_of(source)?;
     let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let _locked = lock_image(&files).map_err(|cause| RunError::Locked { what: "the image", cause })?;
     let target = Target::examine(target, &files, None)?;
     let mut image = open_checked(job)?;
     observer.tell(Event::Image(&image.info));
@@ -502,7 +514,7 @@ fn restore(job: &Job, target: &TargetName, observer: &dyn Observer) -> Result<Lo
         Ok(number)
     };
     let check = |number| if job.verify { verify(source, &target, number, observer) } else { Ok(()) };
-    into_target(&target, target.open_raw(&geometry)?, observer, copy, check)?;
+    into_target(&target, open_raw(&target, &geometry, observer)?, observer, copy, check)?;
     Ok(Losses::default())
 }
 
@@ -525,6 +537,19 @@ fn into_target<T>(
     Ok(target.publish().inspect_err(|_| tell_what_is_left(target, observer))?)
 }
 
+/// Opens the target for a raw clone. If it cannot be written, says what is left.
+fn open_raw(
+    target: &Target,
+    geometry: &Geometry,
+    observer: &dyn Observer,
+) -> Result<Box<dyn Sink>, TargetError> {
+    target.open_raw(geometry).inspect_err(|error| {
+        if error.is_of_write() {
+            tell_what_is_left(target, observer);
+        }
+    })
+}
+
 fn tell_what_is_left(target: &Target, observer: &dyn Observer) {
     if let Some(left) = target.left_behind() {
         observer.tell(Event::Warning(format_args!("{left}")));
@@ -537,6 +562,18 @@ fn refuse_writable_mount(source: &Path) -> Result<(), RunError> {
         Some(mount) => Err(RunError::SourceMounted { source_path: source.to_owned(), point: mount.point }),
         None => Ok(()),
     }
+}
+
+/// Locks a volume in a file against being written as long as it is read. A device is not locked: whoever watches over it
+/// may hold its lock for this very job.
+fn lock_volume(source: &Path) -> Result<Option<File>, RunError> {
+    let locked = if source.is_file() { lock::reading(source) } else { Ok(None) };
+    locked.map_err(|cause| RunError::Locked { what: "the source", cause })
+}
+
+/// Locks an image against being written as long as it is read: one in parts by its first.
+fn lock_image(files: &[&Path]) -> Result<Option<File>, LockError> {
+    files.first().map_or(Ok(None), |first| lock::reading(first))
 }
 
 fn warn_of_sector_size(target: &Target, volume: u32, observer: &dyn Observer) {

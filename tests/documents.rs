@@ -82,3 +82,66 @@ fn the_man_page_has_every_option_and_no_other() {
         }
     }
 }
+
+/// The modules that a text names in backquotes.
+fn named(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// All Rust files of a module, `name.rs` and what is below `name/`, without those of its tests.
+fn files_of(module: &str) -> Vec<PathBuf> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![src.join(module).with_extension("rs")];
+    let mut folders = vec![src.join(module)];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.retain(|file| file.is_file() && !file.ends_with("tests.rs"));
+    assert!(!files.is_empty(), "there is no module {module}");
+    files
+}
+
+/// The modules of the crate that a source names, tests at its end apart.
+fn used_by(source: &str) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let named = lines.flat_map(|line| line.split("crate::").skip(1));
+    named
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_table_of_layers_is_that_of_the_sources() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let table = text.split("<!-- layers -->").nth(1).unwrap().split("<!-- /layers -->").next().unwrap();
+    let mut modules = BTreeSet::new();
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let [_, group, _, may_use, _] = row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
+        let (group, told) = (named(group), named(may_use));
+        let mut used = BTreeSet::new();
+        for file in group.iter().flat_map(|module| files_of(module)) {
+            used.extend(used_by(&std::fs::read_to_string(file).unwrap()));
+        }
+        used.retain(|module| !group.contains(module));
+        let is_all_but = may_use.starts_with(" all but ");
+        used.retain(|module| told.contains(module) == is_all_but);
+        assert_eq!(used, BTreeSet::new(), "what {group:?} uses without leave");
+        modules.extend(group);
+    }
+    let lib = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let declared: BTreeSet<_> = lib
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(modules, declared, "modules of the table, and those of src/lib.rs");
+}

@@ -43,7 +43,8 @@ pub enum Target {
 pub struct Tool {
     /// As it is shown, and as goals name it.
     pub title: &'static str,
-    /// Its command line, a word each; `{src}`, `{out}`, `{log}` and `{ours}` stand for what they say.
+    /// Its command line, a word each; `{src}`, `{out}`, `{log}` and `{ours}` stand for what they say, `{mib}` for the MiB in
+    /// use.
     pub command: &'static [&'static str],
     /// The command that makes the image which it is to restore.
     pub save: &'static [&'static str],
@@ -63,6 +64,8 @@ pub enum Makes {
     Volume,
     /// The same, without the backup boot sector behind the last cluster.
     Clusters,
+    /// As many bytes as are in use, but no copy: what the disk can take.
+    Bytes,
 }
 
 /// Something to reach: ours takes at most so much of what the other takes.
@@ -89,6 +92,13 @@ const PARTCLONE: &str = "partclone -a0 (no checksums)";
 const PARTCLONE_SUMS: &str = "partclone -a1 (CRC32)";
 const CP: &str = "cp --sparse=always";
 
+/// What no copy that ends on the disk can be faster than, but by leaving zeros out.
+const DISK: Tool = tool(
+    "dd bs=1M oflag=direct of as many bytes",
+    Makes::Bytes,
+    &["dd", "bs=1M", "oflag=direct", "status=none", "count={mib}", "if={src}", "of={out}"],
+);
+
 const fn tool(title: &'static str, makes: Makes, command: &'static [&'static str]) -> Tool {
     Tool { title, command, save: &[], makes }
 }
@@ -112,6 +122,9 @@ const PARTCLONE_SUMS_SAVE: Tool = tool(
     &["partclone.ntfs", "-q", "-c", "-a1", "-L", "{log}", "-s", "{src}", "-O", "{out}"],
 );
 
+/// What dd reads in the place of an image.
+const COPY_OF_USED: &[&str] = &["dd", "bs=1M", "status=none", "count={mib}", "if={src}", "of={out}"];
+
 /// partclone restores to a file with `-W`; without it, the file would have to be there.
 pub const PARTCLONE_RESTORE: &[&str] =
     &["partclone.ntfs", "-q", "-r", "-W", "-L", "{log}", "-s", "{src}", "-O", "{out}"];
@@ -129,6 +142,7 @@ pub const ROWS: &[Row] = &[
             NTFSCLONE_SAVE,
             PARTCLONE_SAVE,
             PARTCLONE_SUMS_SAVE,
+            DISK,
             tool(RESCUE, Makes::Image, &["{ours}", "-q", "--rescue", "-s", "-o", "{out}", "{src}"]),
         ],
         goals: &[
@@ -162,6 +176,7 @@ pub const ROWS: &[Row] = &[
                 Makes::Volume,
                 &["dd", "bs=4M", "conv=sparse,fsync", "status=none", "if={src}", "of={out}"],
             ),
+            DISK,
             tool(RESCUE, Makes::Volume, &["{ours}", "-q", "--rescue", "-o", "{out}", "{src}"]),
         ],
         goals: &[goal(NTFSCLONE, Of::Cpu, 0.20), goal(NTFSCLONE, Of::Wall, 0.35), goal(CP, Of::Wall, 1.05)],
@@ -185,6 +200,7 @@ pub const ROWS: &[Row] = &[
                 save: PARTCLONE_SUMS_SAVE.command,
                 ..tool(PARTCLONE_SUMS, Makes::Clusters, PARTCLONE_RESTORE)
             },
+            Tool { save: COPY_OF_USED, ..DISK },
         ],
         goals: &[goal(NTFSCLONE, Of::Cpu, 0.25), goal(NTFSCLONE, Of::Wall, 0.40)],
     },

@@ -61,7 +61,7 @@ impl Bench<'_> {
         let mut costs = vec![Vec::new(); tools.len()];
         for nth in 0..=self.nr_runs {
             for (i, tool) in tools.iter().enumerate() {
-                let words = self.words(tool.command, &sources.paths[i], &out);
+                let words = self.words(tool.command, sample, &sources.paths[i], &out);
                 if target == Target::Null && nth == 0 {
                     piped(&words, self.scratch, |image| self.check_piped(tool, sample, image))
                         .map_err(|error| format!("{}: {error}", tool.title))?;
@@ -109,7 +109,11 @@ impl Bench<'_> {
             Source::Image => {
                 for (i, tool) in tools.iter().enumerate() {
                     let image = self.at(&format!("image-{i}"));
-                    measure(&self.words(tool.save, &sample.path, &image), self.scratch, self.interrupt)?;
+                    measure(
+                        &self.words(tool.save, sample, &sample.path, &image),
+                        self.scratch,
+                        self.interrupt,
+                    )?;
                     sources.paths.push(image.clone());
                     sources.images.push(image);
                 }
@@ -158,14 +162,17 @@ impl Bench<'_> {
                 checks::same_bytes(sample, out, sample.used.iter().cloned().chain([sample.extra()]))
             }
             Makes::Clusters => checks::same_bytes(sample, out, sample.used.iter().cloned()),
+            Makes::Bytes => {
+                checks::same_bytes(sample, out, std::iter::once(0..sample.used_len() >> 20 << 20))
+            }
             Makes::PartcloneImage => {
-                measure(&self.words(PARTCLONE_RESTORE, out, &raw), self.scratch, self.interrupt)?;
+                measure(&self.words(PARTCLONE_RESTORE, sample, out, &raw), self.scratch, self.interrupt)?;
                 checks::same_bytes(sample, &raw, sample.used.iter().cloned())?;
                 Ok(fs::remove_file(&raw)?)
             }
             Makes::MetadataImage => {
                 let restore = ["ntfsclone", "-q", "-r", "-o", "{out}", "{src}"];
-                measure(&self.words(&restore, out, &raw), self.scratch, self.interrupt)?;
+                measure(&self.words(&restore, sample, out, &raw), self.scratch, self.interrupt)?;
                 checks::same_usage(sample, &raw)?;
                 Ok(fs::remove_file(&raw)?)
             }
@@ -184,12 +191,14 @@ impl Bench<'_> {
     }
 
     /// A command line with what its words stand for.
-    fn words(&self, command: &[&str], src: &Path, out: &Path) -> Vec<String> {
+    fn words(&self, command: &[&str], sample: &Sample, src: &Path, out: &Path) -> Vec<String> {
+        let mib = (sample.used_len() >> 20).to_string();
         let fill_in = |word: &&str| {
             word.replace("{src}", text(src))
                 .replace("{out}", text(out))
                 .replace("{log}", text(&self.at("log")))
                 .replace("{ours}", text(self.ours))
+                .replace("{mib}", &mib)
         };
         command.iter().map(fill_in).collect()
     }

@@ -18,6 +18,7 @@ pub mod direct;
 pub mod disk;
 pub mod identity;
 pub mod kept;
+pub mod lock;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod mounts;

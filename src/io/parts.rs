@@ -223,15 +223,15 @@ struct Part {
 }
 
 impl Parts {
-    /// An empty image in the place of all parts of this name.
-    pub fn create(name: PathBuf, part_len: u64) -> Result<Parts, PartsError> {
-        for path in all_of(&name).rev() {
-            std::fs::remove_file(&path).map_err(system("remove", &path))?;
+    /// An empty image in the place of all parts of this name, of which the first is open and empty.
+    pub fn create(name: PathBuf, first: File, part_len: u64) -> Result<Parts, PartsError> {
+        let path = numbered(&name, 1);
+        for part in all_of(&name).rev().filter(|part| *part != path) {
+            std::fs::remove_file(&part).map_err(system("remove", &part))?;
         }
-        let mut parts = Parts { name, part_len: part_len.max(SHORTEST), files: Vec::new(), at: 0 };
-        let first = numbered(&parts.name, 1);
-        parts.part(0).map_err(system("create", &first))?;
-        Ok(parts)
+        sync_folder_of(&path).map_err(system("create", &path))?;
+        let files = vec![Part { file: first, is_dirty: true }];
+        Ok(Parts { name, part_len: part_len.max(SHORTEST), files, at: 0 })
     }
 
     /// An image that an earlier run has begun, with parts of the same length. Parts that have `published`, the name that

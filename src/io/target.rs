@@ -1,6 +1,7 @@
 //! Opening what is written to: first every check, without touching anything, then the sink.
 //!
-//! A new file is written as `NAME.part` and gets its name when it is whole.
+//! A new file is written as `NAME.part` and gets its name when it is whole. What is written is locked, so that no other run
+//! writes it too: what is there from the first check on, what is made once it is made, both until the target is dropped.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -9,11 +10,13 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::ahead::{self, Ahead, AheadError, Limits};
 use super::disk::{Disk, OpenError};
+use super::lock::{self, LockError};
 use super::mounts::{Place, mounts_of};
 use super::parts::{self, MAX_PARTS, Parts, PartsError, numbered};
 use super::raw::RawSink;
@@ -26,9 +29,6 @@ use crate::plan::Plan;
 use crate::rescue::frozen::Form;
 use crate::sys;
 use crate::units::Geometry;
-
-/// Only the owner may read a clone, whatever the original's permissions were.
-const MODE: u32 = 0o600;
 
 /// Ends the name of a file while it is written.
 const PART: &[u8] = b".part";
@@ -83,6 +83,12 @@ pub enum TargetError {
     /// What an earlier run did not finish.
     #[error("'{}' is an unfinished copy of an earlier run: move or remove it first", .0.display())]
     Unfinished(PathBuf),
+    /// Another run has it.
+    #[error("target {0}")]
+    Locked(LockError),
+    /// The kernel gives a device to one alone.
+    #[error("target device '{}' is in use by another run, a file system, RAID or LVM: it is wanted alone", .0.display())]
+    InUse(PathBuf),
     /// The target is mounted.
     #[error("target '{}' is mounted on '{}': unmount it first", target.display(), point.display())]
     Mounted {
@@ -178,6 +184,11 @@ impl TargetError {
             TargetError::NoRoom { .. } | TargetError::TooLong { .. } | TargetError::TooManyParts { .. }
         )
     }
+
+    /// Was the target being written already?
+    pub fn is_of_write(&self) -> bool {
+        matches!(self, TargetError::Write(_))
+    }
 }
 
 /// A target that has passed the checks that need nothing of the source but its name.
@@ -189,6 +200,8 @@ pub struct Target {
     mapped: Mapped,
     /// Bytes of a part, where the target is an image in parts.
     split: Option<u64>,
+    /// The file that is written, or the first of its parts, from when it is there: locked.
+    held: OnceLock<File>,
 }
 
 /// How a target's content stands to the map of a rescue.
@@ -276,9 +289,11 @@ impl Target {
                     let target = "standard output".into();
                     return Err(TargetError::System { what: "write to", target, cause });
                 }
-                return Ok(Target { path: "standard output".into(), kind: Kind::Stdout, mapped, split });
+                let path = "standard output".into();
+                return Ok(Target { path, kind: Kind::Stdout, mapped, split, held: OnceLock::new() });
             }
         };
+        let mut held = OnceLock::new();
         let system = |what| {
             let target = path.clone();
             move |cause| TargetError::System { what, target, cause }
@@ -299,13 +314,13 @@ impl Target {
                 return Err(not_begun(&path, &[&path]));
             }
             if !must_be_new {
-                return Ok(Target { path, kind: Kind::File, mapped, split });
+                return Ok(Target { path, kind: Kind::File, mapped, split, held });
             }
             let part = part_of(&path);
             if part.symlink_metadata().is_ok() {
-                return Err(TargetError::Unfinished(part));
+                return Err(left_over(part));
             }
-            return Ok(Target { path, kind: Kind::New, mapped, split });
+            return Ok(Target { path, kind: Kind::New, mapped, split, held });
         };
         refuse_in_use(&path, source)?;
         let kind = if file_type.is_block_device() {
@@ -313,14 +328,20 @@ impl Target {
                 OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_EXCL).open(&path);
             let file = exclusive.map_err(|cause| match cause.raw_os_error() {
                 Some(nix::libc::EROFS) => TargetError::ReadOnly(path.clone()),
+                Some(nix::libc::EBUSY) => TargetError::InUse(path.clone()),
                 _ => system("open exclusively")(cause),
             })?;
             if sys::is_read_only(&file).map_err(system("ask"))? {
                 return Err(TargetError::ReadOnly(path));
             }
             let size = sys::device_size(&file).map_err(system("get the size of"))?;
+            // The kernel gives it to nobody else; this is for udev, and for who reads an image there.
+            if let Err(error) = file.try_lock() {
+                log::debug!("{}: cannot be locked: {error}", path.display());
+            }
             Kind::Device { file, size }
         } else if file_type.is_file() {
+            held = lock::existing(&path)?.into();
             if mapped == Mapped::New && std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
                 return Err(TargetError::NotEmpty(path));
             }
@@ -333,7 +354,7 @@ impl Target {
         if kind.is_in_order() && mapped != Mapped::No {
             return Err(TargetError::InOrder(path));
         }
-        Ok(Target { path, kind, mapped, split })
+        Ok(Target { path, kind, mapped, split, held })
     }
 
     /// Looks at the target of an image in parts: none of that name may be there, or those of an earlier run.
@@ -372,22 +393,27 @@ impl Target {
             (false, Mapped::Resumed) if !begun(path) => return Err(TargetError::NotBegun(path.clone())),
             (true, _) => match (first(path), first(&unfinished)) {
                 (Some(there), _) => return Err(TargetError::Exists(there)),
-                (None, Some(there)) => return Err(TargetError::Unfinished(there)),
+                (None, Some(there)) => return Err(left_over(there)),
                 (None, None) => Kind::New,
             },
             (false, _) => Kind::File,
         };
+        let mut held = OnceLock::new();
+        let written = numbered(if matches!(kind, Kind::New) { &unfinished } else { path }, 1);
         for part in parts::all_of(path).chain(parts::all_of(&unfinished)) {
             refuse_in_use(&part, source)?;
             let metadata = std::fs::metadata(&part).map_err(system("look at the parts of"))?;
             if !metadata.is_file() {
                 return Err(TargetError::InOnePiece(part));
             }
+            if part == written {
+                held = lock::existing(&part)?.into();
+            }
             if mapped == Mapped::New && metadata.len() > 0 {
                 return Err(TargetError::NotEmpty(part));
             }
         }
-        Ok(Target { path: path.clone(), kind, mapped, split: Some(part_len) })
+        Ok(Target { path: path.clone(), kind, mapped, split: Some(part_len), held })
     }
 
     /// May stretches of a raw clone come in any order?
@@ -487,13 +513,7 @@ impl Target {
         }
         let file = match &self.kind {
             Kind::Device { file, .. } => file.try_clone().map_err(|cause| self.system("open", cause))?,
-            Kind::New if !resumes => self.open_file()?,
-            Kind::New | Kind::File => {
-                let path = self.written_path();
-                let mut options = OpenOptions::new();
-                options.read(true).write(true).mode(MODE).create(!resumes).truncate(!resumes);
-                options.open(path).map_err(|cause| self.system("open", cause))?
-            }
+            Kind::New | Kind::File => self.open_file()?,
             Kind::Stream | Kind::Stdout => return Err(TargetError::InOrder(self.path.clone())),
         };
         let sink: Box<dyn PlacedSink + 'p> = match (form, &self.kind) {
@@ -511,12 +531,12 @@ impl Target {
     }
 
     /// Opens the parts of an image: from here on the target is changed.
-    fn open_parts(&self, part_len: u64) -> Result<Parts, PartsError> {
+    fn open_parts(&self, part_len: u64) -> Result<Parts, TargetError> {
         let (name, published) = (self.written_path(), matches!(self.kind, Kind::New).then_some(&*self.path));
-        match self.mapped {
-            Mapped::Resumed => Parts::resume(name, part_len, published),
-            _ => Parts::create(name, part_len),
-        }
+        Ok(match self.mapped {
+            Mapped::Resumed => Parts::resume(name, part_len, published)?,
+            _ => Parts::create(name, self.open_file()?, part_len)?,
+        })
     }
 
     /// Where bytes wait that the target cannot take cheaply yet: `FILE.ahead`, beside the file and called after the name
@@ -588,7 +608,10 @@ impl Target {
             }
             (_, Some(part_len)) => Output::Parts(self.open_parts(part_len)?),
             (Kind::New | Kind::File, None) => Output::file(self.open_file()?),
-            (Kind::Stream, None) => Output::Stream(self.open_file()?),
+            (Kind::Stream, None) => {
+                let opened = OpenOptions::new().write(true).open(&self.path);
+                Output::Stream(opened.map_err(|cause| self.system("open", cause))?)
+            }
         })
     }
 
@@ -617,15 +640,23 @@ impl Target {
         Output::stdout().map_err(|cause| self.system("open", cause))
     }
 
+    /// The locked file, or the first of its parts. It is empty but for that of an earlier run, with which this one goes on.
     fn open_file(&self) -> Result<File, TargetError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(MODE);
-        let opened = match &self.kind {
-            Kind::New => options.create_new(true).open(part_of(&self.path)),
-            Kind::File => options.create(true).truncate(true).open(&self.path),
-            _ => options.read(false).open(&self.path),
+        let locked = match self.held.get() {
+            Some(held) => held,
+            None => {
+                let path = self.written_path();
+                let path = if self.split.is_some() { numbered(&path, 1) } else { path };
+                let made = if matches!(self.kind, Kind::New) { lock::new(&path) } else { lock::made(&path) };
+                let made = made?;
+                self.held.get_or_init(|| made)
+            }
         };
-        opened.map_err(|cause| self.system("open", cause))
+        let file = locked.try_clone().map_err(|cause| self.system("open", cause))?;
+        if self.mapped != Mapped::Resumed {
+            file.set_len(0).map_err(|cause| self.system("empty", cause))?;
+        }
+        Ok(file)
     }
 
     fn system(&self, what: &'static str, cause: io::Error) -> TargetError {
@@ -662,6 +693,23 @@ impl Target {
             Kind::Stream | Kind::Stdout => None,
         }
     }
+}
+
+impl From<LockError> for TargetError {
+    fn from(error: LockError) -> TargetError {
+        match error {
+            LockError::Open { path, cause } => TargetError::System { what: "open", target: path, cause },
+            locked => TargetError::Locked(locked),
+        }
+    }
+}
+
+/// Why a file that is not there under its own name cannot be begun under the one that it has until then.
+fn left_over(part: PathBuf) -> TargetError {
+    if lock::is_being_written(&part) {
+        return TargetError::Locked(LockError::Busy(part));
+    }
+    TargetError::Unfinished(part)
 }
 
 /// Refuses a target that has bytes of the source, or is mounted.

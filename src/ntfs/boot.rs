@@ -159,7 +159,8 @@ impl BootSector {
     pub fn find_backup(pos: u64, bytes: &[u8]) -> Option<usize> {
         (0..bytes.len()).step_by(SMALLEST_SECTOR).find(|at| {
             let boot = bytes.get(*at..).and_then(|sector| BootSector::parse(sector).ok());
-            boot.and_then(|boot| boot.backup_pos()) == Some(pos + *at as u64)
+            boot.and_then(|boot| boot.backup_pos())
+                .is_some_and(|own| Some(own) == pos.checked_add(*at as u64))
         })
     }
 
@@ -211,6 +212,14 @@ pub(crate) mod tests {
         bytes[0x48..0x50].copy_from_slice(&0x1122_3344_5566_7788u64.to_le_bytes());
         bytes[510..].copy_from_slice(&[0x55, 0xaa]);
         bytes
+    }
+
+    /// Found by fuzzing: an addition that overflowed.
+    #[test]
+    fn no_backup_lies_behind_the_last_place_that_there_is() {
+        let bytes = [vec![0; BOOT_SECTOR_LEN], boot_sector(512, 8, 1000, -10)].concat();
+        assert_eq!(BootSector::find_backup(999 * 512, &bytes), Some(512));
+        assert_eq!(BootSector::find_backup(u64::MAX - 100, &bytes), None);
     }
 
     #[test]

@@ -173,6 +173,11 @@ pub fn freeze(store: &dyn Store, path: &Path, plan: &Plan, facts: &Facts) -> Res
     })
 }
 
+/// Removes the plan.
+pub fn discard(store: &dyn Store, path: &Path) -> Result<(), FrozenError> {
+    store.remove(path).map_err(|cause| FrozenError::System { what: "remove", path: path.into(), cause })
+}
+
 /// Reads the plan back; none where there is no file of that name.
 pub fn thaw(store: &dyn Store, path: &Path) -> Result<Option<(Plan, Facts)>, FrozenError> {
     let open = || store.open(path).map(BufReader::new);

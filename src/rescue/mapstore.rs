@@ -151,6 +151,16 @@ impl<'a> MapStore<'a> {
         self.store.remove(&self.alt).map_err(system("remove", &self.alt))
     }
 
+    /// Removes the map.
+    pub fn discard(self) -> Result<(), MapError> {
+        for path in [&self.alt, &self.file] {
+            if self.store.exists(path).map_err(system("look at", path))? {
+                self.store.remove(path).map_err(system("remove", path))?;
+            }
+        }
+        Ok(())
+    }
+
     fn write_alt(&mut self, head: &Head, blocks: impl Iterator<Item = Area> + Clone) -> Result<(), MapError> {
         self.write(&self.alt, head, blocks)?;
         self.generation += 1;

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Outcome, RunError, renewed};
+use super::{Outcome, RunError, lock_image, renewed};
 use crate::copy::{CopyError, pump};
 use crate::event::{Event, Observer, Phase};
 use crate::extent::ByteRange;
@@ -32,10 +32,21 @@ pub(super) type OpenImage = ImageReader<ImageInput<PartsReader>>;
 
 /// Reads an image to its end.
 pub(super) fn check(job: &Job, observer: &dyn Observer) -> Result<Outcome, RunError> {
+    let _locked = lock_or_warn(job, observer)?;
     let mut image = open_checked(job)?;
     observer.tell(Event::Image(&image.info));
     walk(&mut image, DrySink::new("standard output".into(), true), job, observer)?;
     Ok(Outcome::default())
+}
+
+/// Locks an image that is only looked at: one that is being written is looked at all the same.
+fn lock_or_warn(job: &Job, observer: &dyn Observer) -> Result<Option<File>, RunError> {
+    let files = files_of(&job.source)?;
+    let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let locked = lock_image(&files).inspect_err(|error| {
+        observer.tell(Event::Warning(format_args!("the image {error}; it is checked as it is now")));
+    });
+    Ok(locked.ok().flatten())
 }
 
 /// Reads an image to its end, as far as it makes sense for this sink.
@@ -87,6 +98,7 @@ pub(super) fn tell_checked(trailer: Option<&Trailer>, compared: bool, observer: 
 
 /// Checks an image, and compares it with the volume on `path`.
 pub(super) fn compare(job: &Job, path: &Path, observer: &dyn Observer) -> Result<Outcome, RunError> {
+    let _locked = lock_or_warn(job, observer)?;
     let mut image = open_checked(job)?;
     observer.tell(Event::Image(&image.info));
     let disk = Disk::open(path)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::memory::warn_of_memory;
 use super::opened::Opened;
 use super::provenance::origin_of;
-use super::{Losses, Outcome, RunError, refuse_writable_mount, tell_space};
+use super::{Losses, Outcome, RunError, lock_volume, refuse_writable_mount, tell_space};
 use crate::copy::CopyError;
 use crate::copy::rescue::{Ending, Meter, pump};
 use crate::copy::survey::sizes_of;
@@ -17,7 +17,7 @@ use crate::io::identity::Known;
 use crate::io::remote::{Ask, Wait};
 use crate::io::stash::Stash;
 use crate::io::store::{LocalStore, Store};
-use crate::io::target::{Mapped, Target, TargetName};
+use crate::io::target::{Mapped, Target, TargetError, TargetName};
 use crate::io::{PlacedSink, Source};
 use crate::job::Job;
 use crate::ntfs::boot::BOOT_SECTOR_LEN;
@@ -41,7 +41,9 @@ mod source;
 use begin::{Begun, Made, SURVEY_UNIT, begin, first_of};
 pub(super) use complete::finish;
 use complete::{Completed, Unfinished, complete};
-use keep::{MapKeeper, areas_of, check_same, forget_missing, has_finished, serial_of, unkept, volume_serial};
+use keep::{
+    MapKeeper, MapLock, areas_of, check_same, forget_missing, has_finished, serial_of, unkept, volume_serial,
+};
 use look::{Looked, bridge, look};
 use result::{Circumstances, find_hit, marked, write_report};
 use source::TargetSource;
@@ -66,7 +68,9 @@ pub(super) fn rescue_volume(
     let patterns = Patterns::parse(&job.how.first)?;
     let path = job.source.path().unwrap_or(Path::new("-"));
     refuse_writable_mount(path)?;
+    let _locked = lock_volume(path)?;
     let store = LocalStore;
+    let mut map_lock = job.how.map.as_deref().map(MapLock::take).transpose()?;
     let (mut map, earlier) = match &job.how.map {
         None => (None, None),
         Some(file) => {
@@ -110,6 +114,7 @@ pub(super) fn rescue_volume(
             observer.tell(Event::Note(format_args!("Going on where the map says.")));
             warn_of_memory(&plan.geometry, observer);
             tell_space(plan.nr_used, plan.geometry, observer);
+            map_lock.as_mut().map_or(Ok(()), MapLock::claim)?;
             Begun { plan, facts, areas, stash: Stash::default(), first: Vec::new(), nr_damaged: 0 }
         }
         (_, map) => {
@@ -136,6 +141,7 @@ pub(super) fn rescue_volume(
                     other => break other?,
                 }
             };
+            map_lock.as_mut().map_or(Ok(()), MapLock::claim)?;
             if let Some(file) = &job.how.map {
                 frozen::freeze(&store, &frozen::path_of(file), &begun.plan, &begun.facts)?;
             }
@@ -159,12 +165,27 @@ pub(super) fn rescue_volume(
         map.save(&head, std::iter::once(Area { range, state: State::NonTried }))?;
     }
     let origin = job.checksum.then(|| origin_of(&known, facts.volume_serial));
-    let mut sink = target.open_placed(&plan, form, origin)?;
-    put_held(&facts, &plan, sink.as_mut())?;
+    let tell_left = || tell_what_is_left(job, &target, observer);
+    let mut sink = match target.open_placed(&plan, form, origin) {
+        Err(TargetError::Locked(cause)) if mapped == Mapped::New => {
+            // Another run has just made it: this one's map must not go on with that.
+            if let (Some(map), Some(file)) = (map, &job.how.map) {
+                map.discard()?;
+                frozen::discard(&store, &frozen::path_of(file))?;
+            }
+            return Err(TargetError::Locked(cause).into());
+        }
+        other => other.inspect_err(|error| {
+            if error.is_of_write() {
+                tell_left();
+            }
+        })?,
+    };
+    put_held(&facts, &plan, sink.as_mut()).inspect_err(|_| tell_left())?;
     if is_resumed {
         forget_missing(&plan, &mut areas, sink.as_ref(), observer);
     }
-    place(&stash, &plan, &mut areas, sink.as_mut(), mapped)?;
+    place(&stash, &plan, &mut areas, sink.as_mut(), mapped).inspect_err(|_| tell_left())?;
     drop(stash);
     if is_resumed && !patterns.is_empty() {
         let source = TargetSource { sink: sink.as_ref(), areas: &areas, repaired: &[], len };
@@ -260,7 +281,7 @@ pub(super) fn rescue_volume(
     keeper.conclude(&rescue)?;
     let hit = find_hit(&unfinished, &completed, sink.as_ref(), job.report.is_some(), observer);
     drop(sink);
-    target.publish()?;
+    target.publish().inspect_err(|_| tell_left())?;
     let outcome = Outcome {
         losses: Losses { bytes: completed.marked, structures: nr_damaged + hit.lost.nr_records },
         ending: match ending {

@@ -170,7 +170,9 @@ fn refused_devices_stay_as_they_are() {
         use std::os::unix::fs::OpenOptionsExt;
         const O_EXCL: i32 = 0o200;
         let _held = std::fs::OpenOptions::new().read(true).custom_flags(O_EXCL).open(&disk.0).unwrap();
-        ours(["-r", "-O", &name, &image]).exits(1).says("cannot open exclusively target");
+        ours(["-r", "-O", &name, &image])
+            .exits(1)
+            .says("is in use by another run, a file system, RAID or LVM");
     }
     shell(&format!("blockdev --setro {name}")).ok();
     let said = ours(["-r", "-O", &name, &image]);

@@ -84,6 +84,8 @@ fn under_a_prefix_of_its_own() {
             "share/zsh/site-functions/_ntfsrescue",
             "share/fish/vendor_completions.d/ntfsrescue.fish",
             "share/fish/vendor_completions.d/ntfsclone.fish -> ntfsrescue.fish",
+            "share/doc/ntfsrescue/README.md",
+            "share/doc/ntfsrescue/CHANGELOG.md",
         ])
     );
     for name in ["ntfsrescue", "ntfsclone"] {
@@ -129,6 +131,8 @@ fn another_ntfsclone_is_left_alone() {
             "usr/share/bash-completion/completions/ntfsrescue",
             "usr/share/zsh/site-functions/_ntfsrescue",
             "usr/share/fish/vendor_completions.d/ntfsrescue.fish",
+            "usr/share/doc/ntfsrescue/README.md",
+            "usr/share/doc/ntfsrescue/CHANGELOG.md",
         ])
     );
     runs(&root.join("usr/lib/ntfsrescue/ntfsclone"));
@@ -164,6 +168,7 @@ fn the_debian_package_installs() {
             "share/zsh/vendor-completions/_ntfsrescue",
             "share/fish/vendor_completions.d/ntfsrescue.fish",
             "share/doc/ntfsrescue/README.md",
+            "share/doc/ntfsrescue/changelog.gz",
             "share/doc/ntfsrescue/copyright",
             "share/doc/ntfsrescue/LICENSE-MIT",
             "share/doc/ntfsrescue/LICENSE-APACHE",

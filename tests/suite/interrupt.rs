@@ -40,7 +40,7 @@ fn send(pid: u32, signal: Signal) {
 
 /// A run of our program that is watched. It is killed when the test ends before it.
 pub struct Running {
-    child: Child,
+    pub child: Child,
     said: Arc<Mutex<String>>,
 }
 
@@ -109,10 +109,10 @@ impl Drop for Running {
 }
 
 /// A volume under another name, `slow` in the same folder, where reading it takes seconds.
-struct SlowDisk(Child);
+pub struct SlowDisk(Child);
 
 impl SlowDisk {
-    fn new(place: &Place, bytes_per_second: u32) -> SlowDisk {
+    pub fn new(place: &Place, bytes_per_second: u32) -> SlowDisk {
         let (volume, slow) = (place.at("volume"), place.at("slow"));
         std::fs::write(&slow, "").unwrap();
         let daemon = Command::new("qemu-storage-daemon")

@@ -20,6 +20,11 @@ impl Place {
         Place(tempfile::Builder::new().prefix("ntfsrescue-test-").tempdir().unwrap())
     }
 
+    /// A folder in memory: for small things that are written often.
+    pub fn in_memory() -> Place {
+        Place(tempfile::Builder::new().prefix("ntfsrescue-test-").tempdir_in("/dev/shm").unwrap())
+    }
+
     /// A name in the folder.
     pub fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)

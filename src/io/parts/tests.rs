@@ -4,6 +4,12 @@ fn content(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 7 + at / 256) as u8).collect()
 }
 
+/// An empty image in the shortest parts.
+fn create(name: &Path) -> Parts {
+    let first = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(numbered(name, 1));
+    Parts::create(name.to_owned(), first.unwrap(), SHORTEST).unwrap()
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.collect();
@@ -23,7 +29,7 @@ fn any_order_makes_the_same_parts() {
     let name = folder.path().join("image");
     let wanted = content(3 * SHORTEST as usize + 5);
     for is_backwards in [false, true] {
-        let mut parts = Parts::create(name.clone(), SHORTEST).unwrap();
+        let mut parts = create(&name);
         assert_eq!(parts.end(), 0);
         let mut starts: Vec<_> = (0..wanted.len()).step_by(300_000).collect();
         if is_backwards {
@@ -53,7 +59,7 @@ fn any_order_makes_the_same_parts() {
     parts.write_all_at(&wanted, 0).unwrap();
     assert!(read(&name) == wanted);
     // A shorter one leaves nothing of it.
-    Parts::create(name.clone(), SHORTEST).unwrap().write_all(&wanted[..9]).unwrap();
+    create(&name).write_all(&wanted[..9]).unwrap();
     assert_eq!(names(folder.path()), ["image.001"]);
     assert_eq!(read(&name), &wanted[..9]);
 }
@@ -61,7 +67,7 @@ fn any_order_makes_the_same_parts() {
 #[test]
 fn an_image_has_999_parts_at_most() {
     let folder = tempfile::tempdir().unwrap();
-    let mut parts = Parts::create(folder.path().join("image"), SHORTEST).unwrap();
+    let mut parts = create(&folder.path().join("image"));
     // Each part is synced; few are enough to see that the numbers end.
     parts.write_all_at(b"x", 2 * SHORTEST).unwrap();
     parts
@@ -78,7 +84,7 @@ fn names_are_given_from_behind_and_go_on_after_a_kill() {
     let at = |name: &str| folder.path().join(name);
     let (part, name) = (at("image.part"), at("image"));
     let wanted = content(2 * SHORTEST as usize + 7);
-    Parts::create(part.clone(), SHORTEST).unwrap().write_all(&wanted).unwrap();
+    create(&part).write_all(&wanted).unwrap();
     for nr_renamed in 0..3 {
         for number in (4 - nr_renamed..4).rev() {
             std::fs::rename(numbered(&part, number), numbered(&name, number)).unwrap();
@@ -105,7 +111,7 @@ fn names_are_given_from_behind_and_go_on_after_a_kill() {
 fn what_is_no_image_in_parts_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let name = folder.path().join("image");
-    Parts::create(name.clone(), SHORTEST).unwrap().write_all(&content(4 * SHORTEST as usize)).unwrap();
+    create(&name).write_all(&content(4 * SHORTEST as usize)).unwrap();
     let resumed = |part_len| Parts::resume(name.clone(), part_len, None).map(|_| ());
     let text = |error: Result<(), PartsError>| error.unwrap_err().to_string();
     assert!(text(resumed(SHORTEST + 1)).contains("image.001' has 1048576 bytes, but parts of 1048577"));

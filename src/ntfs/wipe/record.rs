@@ -12,6 +12,9 @@ const HEADER: usize = 48;
 const RESIDENT_HEADER: usize = 24;
 const NON_RESIDENT_HEADER: usize = 72;
 
+/// Bytes of that where nothing is compressed: the body can begin there.
+const LEAST_NON_RESIDENT: usize = 64;
+
 /// Bytes of the mark that ends the attributes, with the field behind it that Windows counts to it.
 const END_MARK: usize = 8;
 
@@ -90,18 +93,18 @@ fn wipe_attribute(
     wiped: &mut Wiped,
 ) {
     let Attribute { offset, len, body_offset, .. } = *attribute;
-    let (header, body_end) = match attribute.body {
+    let (header, least, body_end) = match attribute.body {
         Body::Resident(value) => {
             let value = bytes.get_mut(body_offset..body_offset + value.len()).unwrap_or_default();
             wipe_resident(mft_no, attribute.kind, attribute.name, value, wiping, wiped);
-            (RESIDENT_HEADER, body_offset + value.len())
+            (RESIDENT_HEADER, RESIDENT_HEADER, body_offset + value.len())
         }
         Body::NonResident { .. } => {
             let runs = attribute.runs(u64::MAX);
             let runs = runs.map(|mut runs| (runs.by_ref().all(|run| run.is_ok()), runs.at()));
             // A list that makes no sense is left to its end.
             let end = runs.filter(|(good, _)| *good).map_or(offset + len, |(_, end)| body_offset + end);
-            (NON_RESIDENT_HEADER, end)
+            (NON_RESIDENT_HEADER, LEAST_NON_RESIDENT, end)
         }
     };
     let name = attribute.name_offset..attribute.name_offset + attribute.name.len();
@@ -112,7 +115,8 @@ fn wipe_attribute(
         (false, true) => (name, body),
         (false, false) => (body, name),
     };
-    let header = offset..(offset + header).min(first.start);
+    // What says where the body is stays, wherever that is.
+    let header = offset..(offset + header).min(first.start.max(offset + least));
     let kept = [header, first, second];
     wiped.unused += zero_between(bytes.get_mut(..offset + len).unwrap_or_default(), offset, &kept);
 }
@@ -186,6 +190,17 @@ mod tests {
             (times[..8] == super::super::EPOCH.to_le_bytes(), &times[32..], data),
             (true, &[1; 16][..], &[0; 13][..])
         );
+    }
+
+    /// Found by fuzzing: the header was taken for what lies before the body, and so wiped.
+    #[test]
+    fn an_attribute_whose_body_is_said_to_lie_in_its_header_keeps_it() {
+        let mut bytes = record(1);
+        let at = 0x38 + 72;
+        (bytes[at + 16], bytes[at + 20]) = (0, 0);
+        assert!(wipe(&mut bytes, 40, WIPE).0.is_ok());
+        let first = bytes.clone();
+        assert!(wipe(&mut bytes, 40, WIPE).0.is_ok() && bytes == first);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::super::provenance::anonymous;
 use super::super::{Ending, Losses, Outcome, RunError};
+use super::keep::MapLock;
 use super::look::look;
 use super::result::{find_hit, missing};
 use super::source::TargetSource;
@@ -200,6 +201,7 @@ fn copied(
 /// Completes the target of a rescue without its disk.
 pub fn finish(job: &Job, map_file: &Path, path: &Path, observer: &dyn Observer) -> Result<Outcome, RunError> {
     let store = LocalStore;
+    let _locked = MapLock::take(map_file)?;
     let (map, Some(earlier)) = MapStore::open(&store, map_file)? else {
         return Err(RunError::NoMap(map_file.to_owned()));
     };

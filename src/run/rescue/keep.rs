@@ -1,4 +1,7 @@
-//! The map of a rescue: keeping it, and going on with one of the same disk, volume and target.
+//! The map of a rescue: keeping it for one run alone, and going on with one of the same disk, volume and target.
+
+use std::fs::File;
+use std::path::Path;
 
 use super::super::RunError;
 use super::{boot_range, extra_range, pieces};
@@ -7,6 +10,7 @@ use crate::event::{Event, Observer};
 use crate::extent::ByteRange;
 use crate::io::disk::Disk;
 use crate::io::identity::Known;
+use crate::io::lock::{self, LockError};
 use crate::io::{PlacedSink, Source};
 use crate::ntfs::boot::{BOOT_SECTOR_LEN, BootSector};
 use crate::plan::Plan;
@@ -15,6 +19,42 @@ use crate::rescue::mapfile::{DiskId, Head, Identity, Phase as MapPhase};
 use crate::rescue::mapstore::{MapError, MapStore};
 use crate::rescue::passes::Pass;
 use crate::rescue::{Area, Areas, Domain, Rescue, State};
+
+/// Keeps a map for this run alone, from before it is read: what another run writes meanwhile would be lost on both.
+pub(super) struct MapLock<'a> {
+    path: &'a Path,
+    /// The map's file, once it is there.
+    held: Option<File>,
+}
+
+impl<'a> MapLock<'a> {
+    /// Locks the map, if it is there. Nothing is made.
+    pub fn take(path: &'a Path) -> Result<MapLock<'a>, RunError> {
+        let held = if path.is_file() { Some(lock::existing(path).map_err(locked)?) } else { None };
+        Ok(MapLock { path, held })
+    }
+
+    /// Makes the map's file where it was not there, because it is to be written now.
+    pub fn claim(&mut self) -> Result<(), RunError> {
+        if self.held.is_some() || self.path.exists() && !self.path.is_file() {
+            return Ok(());
+        }
+        let made = lock::made(self.path).map_err(locked)?;
+        // Another run may have made it since, and have ended.
+        if made.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+            return Err(locked(LockError::Busy(self.path.to_owned())));
+        }
+        self.held = Some(made);
+        Ok(())
+    }
+}
+
+fn locked(cause: LockError) -> RunError {
+    match cause {
+        LockError::Open { path, cause } => RunError::Map(MapError::System { what: "open", path, cause }),
+        cause => RunError::Locked { what: "the map", cause },
+    }
+}
 
 /// Refuses to go on with another disk, volume or target than the map's.
 pub(super) fn check_same(
