@@ -14,11 +14,11 @@
 #   make demo           a rescue from a failing disk to an image, shown in QEMU
 #   make test           every check that CI runs
 #   make test-all       the same, and the tests that are too long for CI: for each night
-#   make fuzz           all fuzz targets, two at a time, each for SECONDS (60): fuzz/run.sh. Inputs are kept under target/fuzz
-#   make fuzz-nightly   the same, 30 minutes each: for each night
 #   make deny           the crates that this is built of: licences, doubles, sources, and advisories where their database can
 #                       be had (deny.toml); part of test-all
 #   make msrv           does the oldest Rust that Cargo.toml names still build all of it? It must be here, by rustup or else
+#   make fuzz           all fuzz targets, two at a time, each for SECONDS (60): fuzz/run.sh. Inputs are kept under target/fuzz
+#   make fuzz-nightly   the same, 30 minutes each: for each night
 #   make bench          time and memory on healthy volumes, compared with ntfsclone, partclone, cp and dd, as root (RUNS=5,
 #                       ROWS='save,small-*', OURS=PROGRAM, VOLUMES=FOLDER for what is copied and written, KEEP=no to remove
 #                       the volumes afterwards, PRIME=no for a page cache as it is found: benches/speed/main.rs); 20 minutes.
@@ -37,11 +37,11 @@ export KERNEL MODULES LEVEL CONF DATA SIZE STICK_ID TIMEOUT ARGS QEMU_KVM DESTDI
 
 CARGO_DEB_VERSION := 3.8.0
 CARGO_DEB := target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := target/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 SECONDS ?= 60
-CARGO_DENY_VERSION := 0.20.2
-CARGO_DENY := target/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 # The oldest Rust: what Cargo.toml says.
 RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -76,6 +76,9 @@ $(CARGO_DEB):
 
 $(CARGO_DENY):
 	$(call install_tool,$(CARGO_DENY_VERSION)) cargo-deny
+
+$(CARGO_FUZZ):
+	$(call install_tool,$(CARGO_FUZZ_VERSION)) cargo-fuzz
 
 completions:
 	WRITE_COMPLETIONS=1 cargo test --quiet --test documents completions
@@ -118,19 +121,6 @@ test: setup
 test-all: deny
 	$(MAKE) test TESTS="-- --include-ignored"
 
-fuzz:
-	.ci/setup fuzz
-	$(MAKE) $(BINARY) $(CARGO_FUZZ)
-	fuzz/run.sh $(SECONDS) $(CARGO_FUZZ) $(BINARY) $(TARGETS)
-
-fuzz-nightly:
-	$(MAKE) fuzz SECONDS=1800
-
-# Unoptimised for the same reasons: it only starts cargo and the targets.
-$(CARGO_FUZZ):
-	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 cargo install --quiet --locked --no-track --version =$(CARGO_FUZZ_VERSION) \
-		--root $(@D:/bin=) cargo-fuzz
-
 # What cannot be asked about is not passed over in silence: the last line says what was checked.
 deny: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check bans licenses sources
@@ -148,6 +138,14 @@ msrv:
 	*) echo "msrv: Rust $(RUST_VERSION) is not here, but $$found: nothing was tested" >&2; exit 1 ;; \
 	esac; \
 	CARGO_TARGET_DIR=target/msrv cargo check --quiet --locked --all-targets && echo "msrv: Rust $$found builds all of it"
+
+fuzz:
+	.ci/setup fuzz
+	$(MAKE) $(BINARY) $(CARGO_FUZZ)
+	fuzz/run.sh $(SECONDS) $(CARGO_FUZZ) $(BINARY) $(TARGETS)
+
+fuzz-nightly:
+	$(MAKE) fuzz SECONDS=1800
 
 # What is measured is the binary that is installed.
 bench bench-growth: BENCH_WORDS = ours=$(or $(OURS),$(BINARY)) runs=$(RUNS) volumes=$(VOLUMES) keep=$(KEEP) prime=$(PRIME)

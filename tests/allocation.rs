@@ -12,6 +12,7 @@ use ntfsrescue::copy::{Feed, MetadataFeed, Reader, SaveFeed, Seal, VolumeFeed, p
 use ntfsrescue::extent::{ClusterSet, Extent};
 use ntfsrescue::image::trailer::{Marks, Origin};
 use ntfsrescue::image::{ImageEncoder, ImageReader};
+use ntfsrescue::io::compressed::CompressedSink;
 use ntfsrescue::io::disk::Disk;
 use ntfsrescue::io::raw::RawSink;
 use ntfsrescue::io::stream::{DrySink, Output, StreamSink};
@@ -85,6 +86,34 @@ impl Sink for Watched<'_> {
     }
 }
 
+/// A sink that has taken something already: its threads have begun, and have what they need.
+struct Begun<S> {
+    sink: S,
+    taken: u64,
+}
+
+impl<S: Sink> Begun<S> {
+    fn new(mut sink: S) -> Begun<S> {
+        let bytes = vec![7; 20 << 20];
+        sink.put(0, &bytes).unwrap();
+        Begun { sink, taken: bytes.len() as u64 }
+    }
+}
+
+impl<S: Sink> Sink for Begun<S> {
+    fn put(&mut self, pos: u64, data: &[u8]) -> Result<(), WriteError> {
+        self.sink.put(self.taken + pos, data)
+    }
+
+    fn finish(&mut self) -> Result<(), WriteError> {
+        self.sink.finish()
+    }
+
+    fn takes_any_order(&self) -> bool {
+        self.sink.takes_any_order()
+    }
+}
+
 fn assert_copies_without_allocating(what: &str, feed: &mut impl Feed, sink: &mut dyn Sink) {
     let mut watched = Watched { sink, counts: Vec::with_capacity(1 << 16) };
     let reporter = Reporter::new(Channel::Stderr, false, None);
@@ -123,6 +152,13 @@ fn the_copy_loop_allocates_nothing() {
     let seal = Seal { origin: &origin, marks: &marks };
     let mut saving = SaveFeed::new(volume(), ImageEncoder::new(geometry, nr_used), Some(seal));
     assert_copies_without_allocating("save", &mut saving, &mut image);
+
+    for name in ["zstd", "lz4"] {
+        let (output, compression) = (Output::file(create(name)), name.parse().unwrap());
+        let sink = CompressedSink::new(output, name.into(), compression, 1, 80 << 20).unwrap();
+        let mut saving = SaveFeed::new(volume(), ImageEncoder::new(geometry, nr_used), Some(seal));
+        assert_copies_without_allocating(name, &mut saving, &mut Begun::new(sink));
+    }
 
     let saved = io::BufReader::new(File::open(at("image")).unwrap());
     let mut restored = RawSink::file(create("restored"), "restored".into(), &geometry);

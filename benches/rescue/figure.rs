@@ -4,19 +4,13 @@ use std::fmt::Write as _;
 
 use crate::faults::PATTERNS;
 use crate::results::{Row, grid, mean, rows_of};
-use crate::shared::svg;
+use crate::shared::svg::{self, ABOVE, HEAD, HEIGHT, LEFT, RIGHT, WIDTH};
 use crate::tools::{CUT_S, DOMAIN, OURS, OURS_PLAIN, TOOLS, WHOLE};
 
-/// A panel's drawing area, what is around it, and how many stand side by side; pixels.
-const WIDTH: f64 = 236.0;
-const HEIGHT: f64 = 140.0;
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = 14.0;
-const ABOVE: f64 = 30.0;
+/// Pixels below a panel.
 const BELOW: f64 = 32.0;
+/// So many panels stand side by side.
 const NR_COLUMNS: usize = 3;
-/// Room for title and legend.
-const HEAD: f64 = 76.0;
 
 /// Marked times, in seconds.
 const TICKS_S: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
@@ -40,7 +34,6 @@ pub fn figure(rows: &[Row]) -> String {
         width,
         height,
         "Sectors in use held, in percent, over the time that a dying disk has been read",
-        LEFT,
         "What is held of the sectors in use, over the disk's time",
     );
     legend(&mut svg, &tools);
@@ -57,47 +50,23 @@ pub fn figure(rows: &[Row]) -> String {
     svg + "</svg>\n"
 }
 
-fn legend(svg: &mut String, tools: &[(&str, &str)]) {
-    let mut x = LEFT;
-    for (name, class) in tools.iter().rev() {
-        let title = TOOLS.iter().find(|tool| tool.name == *name).map_or(*name, |tool| tool.title);
-        let _infallible = writeln!(
-            svg,
-            "<path class=\"line {class}\" d=\"M{x} 44h28\"/><text x=\"{}\" y=\"48\">{title}</text>",
-            x + 34.0
-        );
-        // About the width of a letter of this size.
-        x += 58.0 + 5.9 * title.len() as f64;
-    }
-    let _infallible = writeln!(
+fn legend(svg: &mut String, tools: &[(&'static str, &str)]) {
+    let title =
+        |name: &'static str| TOOLS.iter().find(|tool| tool.name == name).map_or(name, |tool| tool.title);
+    svg::legend(
         svg,
-        "<text class=\"small\" x=\"{LEFT}\" y=\"68\">Simulated seconds, logarithmic; dotted: 20, 60 and 300 s. \
-         Means over the seeds.</text>"
+        tools.iter().rev().map(|(name, class)| (title(name), *class)),
+        "Simulated seconds, logarithmic; dotted: 20, 60 and 300 s. Means over the seeds.",
     );
 }
 
 fn axes(svg: &mut String, name: &str) {
-    let _infallible = writeln!(
-        svg,
-        "<rect class=\"panel\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/><text class=\"name\" y=\"-8\">{name}</text>"
-    );
+    svg::panel(svg, name);
     for percent in [0.0, 50.0, 100.0] {
-        let y = y_of(percent);
-        let _infallible = writeln!(
-            svg,
-            "<path class=\"grid\" d=\"M0 {y:.1}h{WIDTH}\"/>\
-             <text class=\"small\" x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{percent} %</text>",
-            y + 3.5
-        );
+        svg::level(svg, y_of(percent), format_args!("{percent} %"));
     }
     for time_s in TICKS_S {
-        let x = x_of(time_s);
-        let _infallible = writeln!(
-            svg,
-            "<path class=\"grid\" d=\"M{x:.1} {HEIGHT}v4\"/>\
-             <text class=\"small\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{time_s} s</text>",
-            HEIGHT + 16.0
-        );
+        svg::mark(svg, x_of(time_s), format_args!("{time_s} s"));
     }
     for time_s in GUIDES_S {
         let _infallible = writeln!(svg, "<path class=\"guide\" d=\"M{:.1} 0v{HEIGHT}\"/>", x_of(time_s));

@@ -32,30 +32,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
-use ntfsrescue::interrupt::{self, Interrupt};
+use ntfsrescue::interrupt::Interrupt;
 
 use crate::disk::Making;
 use crate::faults::{PATTERNS, Pattern};
 use crate::results::Row;
 use crate::sectors::Sectors;
+use crate::shared::job::{self, carry_out};
 use crate::shared::programs::Outcome;
 use crate::tools::{CUT_S, Keeps, LIVES_S, MARKS_S, Ran, Tool, Trial};
 use crate::volume::Healthy;
 
 fn main() -> ExitCode {
-    let interrupt = Interrupt::watch(true, |line| eprintln!("{line}"));
-    let start = Instant::now();
-    let outcome = Options::parse().and_then(|options| options.go(&interrupt));
-    eprintln!("took {:.0} s", start.elapsed().as_secs_f64());
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench-rescue: {error}");
-            interrupt.signal().map_or(ExitCode::FAILURE, |signal| interrupt::end_by(signal))
-        }
-    }
+    carry_out("bench-rescue", |interrupt| Options::parse()?.go(interrupt))
 }
 
 /// What is to be done.
@@ -119,9 +109,7 @@ impl Options {
     }
 
     fn go(&self, interrupt: &Interrupt) -> Outcome<()> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err("loop devices and mounts need root".into());
-        }
+        job::wants_root()?;
         std::fs::create_dir_all(&self.folder)?;
         let plugin = disk::compile_plugin(&self.folder)?;
         let bench = Bench { options: self, plugin, interrupt };

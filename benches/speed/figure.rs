@@ -3,17 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::growth::{Line, SERIES, Series, WORK};
-use crate::shared::svg;
+use crate::shared::svg::{self, ABOVE, HEAD, HEIGHT, LEFT, RIGHT, WIDTH};
 
-/// A panel's drawing area, and what is around it; pixels.
-const WIDTH: f64 = 236.0;
-const HEIGHT: f64 = 140.0;
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = 14.0;
-const ABOVE: f64 = 30.0;
+/// Pixels below a panel: its axis has a name.
 const BELOW: f64 = 44.0;
-/// Room for title and legend.
-const HEAD: f64 = 76.0;
 
 /// So many marks there are on an axis at most.
 const MAX_TICKS: f64 = 5.0;
@@ -29,7 +22,6 @@ pub fn figure(lines: &[Line]) -> String {
         width,
         height,
         "Seconds that work takes, over the size of the volume",
-        LEFT,
         "What work costs, over the size of the volume",
     );
     legend(&mut svg);
@@ -46,23 +38,12 @@ pub fn figure(lines: &[Line]) -> String {
 }
 
 fn legend(svg: &mut String) {
-    let mut x = LEFT;
-    for (tool, class) in WORK[0].tools.iter().zip(CLASSES) {
-        for (what, thin) in [("processor", ""), ("wall", " thin")] {
-            let title = format!("{}, {what}", tool.title);
-            let _infallible = writeln!(
-                svg,
-                "<path class=\"line {class}{thin}\" d=\"M{x} 44h28\"/><text x=\"{}\" y=\"48\">{title}</text>",
-                x + 34.0
-            );
-            // About the width of a letter of this size.
-            x += 58.0 + 5.9 * title.len() as f64;
-        }
-    }
-    let _infallible = writeln!(
-        svg,
-        "<text class=\"small\" x=\"{LEFT}\" y=\"68\">Seconds; straight lines are linear cost. Medians.</text>"
-    );
+    let tools = WORK[0].tools.iter().zip(CLASSES);
+    let lines = tools.flat_map(|(tool, class)| {
+        [("processor", ""), ("wall", " thin")]
+            .map(|(what, thin)| (format!("{}, {what}", tool.title), format!("{class}{thin}")))
+    });
+    svg::legend(svg, lines, "Seconds; straight lines are linear cost. Medians.");
 }
 
 fn panel(svg: &mut String, series: &Series, title: &str, lines: &[&Line]) {
@@ -73,29 +54,14 @@ fn panel(svg: &mut String, series: &Series, title: &str, lines: &[&Line]) {
     let top = (top / step).ceil() * step;
     let x_of = |size: f64| WIDTH * size / last;
     let y_of = |seconds: f64| HEIGHT - HEIGHT * seconds / top;
-    let _infallible = writeln!(
-        svg,
-        "<rect class=\"panel\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/><text class=\"name\" y=\"-8\">{title}</text>"
-    );
+    svg::panel(svg, title);
     for nth in 0..=(top / step).round() as u32 {
         let seconds = f64::from(nth) * step;
-        let y = y_of(seconds);
         let digits = if step < 0.1 { 2 } else { usize::from(step < 1.0) };
-        let _infallible = writeln!(
-            svg,
-            "<path class=\"grid\" d=\"M0 {y:.1}h{WIDTH}\"/>\
-             <text class=\"small\" x=\"-6\" y=\"{:.1}\" text-anchor=\"end\">{seconds:.digits$}</text>",
-            y + 3.5
-        );
+        svg::level(svg, y_of(seconds), format_args!("{seconds:.digits$}"));
     }
     for (size, _) in series.volumes {
-        let _infallible = writeln!(
-            svg,
-            "<path class=\"grid\" d=\"M{x:.1} {HEIGHT}v4\"/>\
-             <text class=\"small\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{size}</text>",
-            HEIGHT + 16.0,
-            x = x_of(*size)
-        );
+        svg::mark(svg, x_of(*size), size);
     }
     let _infallible = writeln!(
         svg,

@@ -28,14 +28,14 @@ mod volumes;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
-use ntfsrescue::interrupt::{self, Interrupt};
+use ntfsrescue::interrupt::Interrupt;
 
 use crate::document::Place;
 use crate::growth::{SERIES, WORK, Work};
 use crate::room::Need;
 use crate::rows::{ROWS, Row, Target};
+use crate::shared::job::{self, carry_out};
 use crate::shared::programs::Outcome;
 use crate::trial::{Bench, Measured};
 use crate::volumes::Recipe;
@@ -52,17 +52,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         });
     }
-    let interrupt = Interrupt::watch(true, |line| eprintln!("{line}"));
-    let start = Instant::now();
-    let outcome = Options::parse().and_then(|options| options.go(&interrupt));
-    eprintln!("took {:.0} s", start.elapsed().as_secs_f64());
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            interrupt.signal().map_or(ExitCode::FAILURE, |signal| interrupt::end_by(signal))
-        }
-    }
+    carry_out("bench", |interrupt| Options::parse()?.go(interrupt))
 }
 
 /// What is to be done.
@@ -122,9 +112,7 @@ impl Options {
     }
 
     fn go(&self, interrupt: &Interrupt) -> Outcome<()> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err("loop devices and mounts need root".into());
-        }
+        job::wants_root()?;
         fs::create_dir_all(&self.folder)?;
         // A benchmark that was killed has left its outputs.
         let _there_may_be_none = fs::remove_dir_all(self.folder.join("scratch"));

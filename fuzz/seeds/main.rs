@@ -1,7 +1,7 @@
 //! Writes the inputs that the fuzz targets begin with: `seeds FOLDER NTFSRESCUE VOLUME...`, a folder for each target.
 //!
 //! From volumes come records, lists of runs, attribute lists, blocks of indexes, boot sectors and, of those with 4 MiB at
-//! most, the whole volume packed; images and maps are made of them by the program.
+//! most, the whole volume packed; images and maps are made of them by the program, and compressed by others.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -26,12 +26,6 @@ const BLOCK: usize = 4096;
 const READ: u64 = 256 << 20;
 const PACKED: u64 = 4 << 20;
 
-/// What compresses, into the formats that images are read from.
-const COMPRESSORS: [&str; 5] = ["zstd", "lz4", "gzip", "xz", "bzip2"];
-
-/// Bytes of content: with more the formats do nothing else.
-const CONTENT: usize = 20_000;
-
 /// Sectors of a packed volume: enough for its records and bitmaps, and few enough to be fast.
 const NR_PACKED: usize = 200;
 
@@ -45,6 +39,16 @@ const CONFIGS: &[&[u8]] = &[
 
 /// From VCN 0 on, without an end, on a volume of 2^20 clusters.
 const RUN_LIST: [u8; 13] = [0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0];
+
+/// Programs that compress what they read, and how they are called.
+const COMPRESSORS: &[(&str, &[&str])] = &[
+    ("gzip", &["-c"]),
+    ("xz", &["-c", "-0"]),
+    ("xz", &["-c", "--x86", "--delta", "--lzma2=preset=1", "--check=sha256"]),
+    ("bzip2", &["-c", "-1"]),
+    ("lz4", &["-c", "-BD", "-BX"]),
+    ("zstd", &["-c", "-1", "--no-check"]),
+];
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -156,6 +160,15 @@ impl Seeds {
         let rescue = ["-q", "--rescue", "-f", "--map", map.to_str().ok_or("a folder that is no text")?, "-o"];
         run(&rescue, &at("clone"))?;
         self.add("mapfile", &[], &fs::read(&map)?)?;
+        for (compressor, words) in COMPRESSORS {
+            let packed = Command::new(compressor).args(*words).stdin(File::open(at("metadata"))?).output()?;
+            self.add("compressed", &[], &packed.stdout)?;
+        }
+        for compression in ["zstd", "zstd:19", "lz4"] {
+            let packed = at(&format!("packed-{compression}"));
+            run(&["-q", "-m", "-s", "-f", "--compress", compression, "-o"], &packed)?;
+            self.add("compressed", &[], &fs::read(packed)?)?;
+        }
         for name in ["image", "metadata"] {
             let image = fs::read(at(name))?;
             if let Some(start) = trailer::find_begin(&image) {
@@ -163,16 +176,6 @@ impl Seeds {
                 // The commands of the image without what lies between them would be none.
                 self.add("image", &[0, 16], &image)?;
             }
-        }
-        let image = fs::read(at("metadata"))?;
-        fs::write(at("content"), &image[..image.len().min(CONTENT)])?;
-        for program in COMPRESSORS {
-            let output =
-                Command::new(program).args(["-c", "-q"]).stdin(File::open(at("content"))?).output()?;
-            if !output.status.success() {
-                return Err(format!("{program}: {}", output.status).into());
-            }
-            self.add("compressed", &[], &output.stdout)?;
         }
         Ok(())
     }

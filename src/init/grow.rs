@@ -87,9 +87,8 @@ fn grown(
     sector: u64,
     number: u32,
 ) -> Result<Option<Grown>, GrowError> {
-    let is_whole = &header.signature == b"EFI PART"
-        && header.header_size.get() as usize == size_of::<GptHeader>()
-        && header.crc.get() == crc_of(&header)
+    let is_whole = header.header_size.get() as usize == size_of::<GptHeader>()
+        && header.is_whole(&[])
         && header.entries_crc.get() == crc32fast::hash(&entries);
     if !is_whole {
         return Err(GrowError::Table("found a broken header, wanted one whose checksums fit"));
@@ -125,12 +124,12 @@ fn grown(
     header.entries_crc = U32::new(crc32fast::hash(&entries));
     header.last_usable = U64::new(last_usable);
     header.other_lba = U64::new(last);
-    header.crc = U32::new(crc_of(&header));
+    header.crc = U32::new(header.sum(&[]));
     let mut other = header.clone();
     other.own_lba = U64::new(last);
     other.other_lba = header.own_lba;
     other.entries_lba = U64::new(last_usable + 1);
-    other.crc = U32::new(crc_of(&other));
+    other.crc = U32::new(other.sum(&[]));
 
     let padded = |bytes: &[u8]| {
         let mut padded = bytes.to_vec();
@@ -145,10 +144,6 @@ fn grown(
         backup_pos: (last_usable + 1) * sector,
         primary: [padded(header.as_bytes()), entries].concat(),
     }))
-}
-
-fn crc_of(header: &GptHeader) -> u32 {
-    crc32fast::hash(GptHeader { crc: U32::new(0), ..header.clone() }.as_bytes())
 }
 
 #[cfg(test)]

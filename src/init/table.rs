@@ -56,6 +56,21 @@ pub(super) struct GptHeader {
     pub entries_crc: U32,
 }
 
+impl GptHeader {
+    /// The checksum that it should have, with `rest`, what of its length comes behind the fields that are known.
+    pub(super) fn sum(&self, rest: &[u8]) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(GptHeader { crc: U32::new(0), ..self.clone() }.as_bytes());
+        sum.update(rest);
+        sum.finalize()
+    }
+
+    /// Is it a header, and as it was written?
+    pub(super) fn is_whole(&self, rest: &[u8]) -> bool {
+        &self.signature == b"EFI PART" && self.crc.get() == self.sum(rest)
+    }
+}
+
 /// An entry of a GPT; one whose kind is zero is unused.
 #[derive(Clone, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -324,22 +339,13 @@ fn read_mbr(disk: &dyn Source, sector: u64, mbr: &Mbr) -> Table {
 fn read_gpt(disk: &dyn Source, sector: u64, header_lba: u64) -> Option<Table> {
     let mut bytes = [0; 512];
     disk.read_at(header_lba.checked_mul(sector)?, &mut bytes).ok()?;
-    let (header, _) = GptHeader::ref_from_prefix(&bytes).ok()?;
-    let header_len = size_of::<GptHeader>()..=bytes.len();
-    let header_size = usize::try_from(header.header_size.get()).ok()?;
-    if &header.signature != b"EFI PART"
-        || header.own_lba.get() != header_lba
-        || !header_len.contains(&header_size)
-    {
+    let (header, rest) = GptHeader::ref_from_prefix(&bytes).ok()?;
+    let rest_len = usize::try_from(header.header_size.get()).ok()?.checked_sub(size_of::<GptHeader>())?;
+    if header.own_lba.get() != header_lba || !header.is_whole(rest.get(..rest_len)?) {
         return None;
     }
-    let crc = header.crc.get();
     let (entries_lba, entries_crc) = (header.entries_lba.get(), header.entries_crc.get());
     let (nr_entries, entry_size) = (header.nr_entries.get(), header.entry_size.get());
-    bytes.get_mut(16..20)?.fill(0);
-    if crc32fast::hash(bytes.get(..header_size)?) != crc {
-        return None;
-    }
     let entries_len = nr_entries.checked_mul(entry_size).filter(|len| *len <= MAX_ENTRIES)?;
     if !(size_of::<GptEntry>()..=MAX_ENTRY as usize).contains(&(entry_size as usize)) {
         return None;

@@ -96,7 +96,7 @@ mod tests {
     fn kept(bad: &[u64]) -> (Vec<u8>, Vec<u8>) {
         let mut bytes: Vec<u8> = (0..4 << 20).map(|at: u32| (at / 512) as u8).collect();
         bytes[..512].fill(0);
-        let disk = Memory { bytes, bad: bad.to_vec() };
+        let disk = Memory::of(bytes, bad);
         (take(&disk, "S\n", "M"), disk.bytes)
     }
 

@@ -117,37 +117,9 @@ impl Sink for CompareSink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::ReadError;
-
-    /// A target with a part that cannot be read.
-    struct Target {
-        bytes: Vec<u8>,
-        bad: std::ops::Range<u64>,
-        errno: i32,
-    }
-
-    impl Source for Target {
-        fn read_at(&self, pos: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-            let end = pos + buf.len() as u64;
-            if pos < self.bad.end && self.bad.start < end {
-                let cause = std::io::Error::from_raw_os_error(self.errno);
-                return Err(ReadError { pos, len: buf.len(), cause });
-            }
-            buf.copy_from_slice(&self.bytes[pos as usize..end as usize]);
-            Ok(())
-        }
-
-        fn len(&self) -> u64 {
-            self.bytes.len() as u64
-        }
-
-        fn sector_size(&self) -> u32 {
-            512
-        }
-    }
+    use crate::io::memory::Memory;
 
     const SIZE: usize = 3 << 20;
-    const EIO: i32 = 5;
 
     fn content() -> Vec<u8> {
         (0..SIZE).map(|pos| (pos * 7 + pos / 256) as u8).collect()
@@ -165,7 +137,7 @@ mod tests {
     #[test]
     fn what_differs_is_found_whatever_the_stretches() {
         let wanted = content();
-        let mut target = Target { bytes: content(), bad: 0..0, errno: EIO };
+        let mut target = Memory::of(content(), &[]);
         for at in [4096, 8191, 8192, 1 << 20, SIZE - 4096] {
             target.bytes[at] ^= 1;
         }
@@ -184,7 +156,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_does_not_hide_what_differs() {
         let wanted = content();
-        let mut target = Target { bytes: content(), bad: 20_480..20_992, errno: EIO };
+        let mut target = Memory::of(content(), &[40]);
         target.bytes[16_384] ^= 0x80;
         let mut sink = CompareSink::new(&target, "x".into(), &geometry());
         sink.put(0, &wanted[..1 << 20]).unwrap();
@@ -194,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_later_of_two_counts() {
-        let target = Target { bytes: content(), bad: 0..0, errno: EIO };
+        let target = Memory::of(content(), &[]);
         let mut sink = CompareSink::new(&target, "x".into(), &geometry());
         sink.put(4096, &[7; 8192]).unwrap();
         assert_eq!(of(sink.differing()), [(4096, 8192)]);
@@ -205,7 +177,7 @@ mod tests {
     #[test]
     fn a_target_that_goes_away_ends_it() {
         const ENODEV: i32 = 19;
-        let target = Target { bytes: content(), bad: 0..1, errno: ENODEV };
+        let target = Memory { errno: ENODEV, ..Memory::of(content(), &[0]) };
         let mut sink = CompareSink::new(&target, "'/dev/x'".into(), &geometry());
         let error = sink.put(0, &content()[..4096]).unwrap_err().to_string();
         assert!(

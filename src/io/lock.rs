@@ -136,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn where_there_are_no_locks_the_copy_goes_on() {
+        let none = TryLockError::Error(io::Error::from_raw_os_error(nix::libc::ENOLCK));
+        assert!(taken(Err(none), Path::new("file")));
+        assert!(!taken(Err(TryLockError::WouldBlock), Path::new("file")));
+    }
+
+    #[test]
     fn what_is_no_file_has_no_lock() {
         assert!(reading(Path::new("/dev/null")).unwrap().is_none());
         assert!(reading(Path::new("/")).unwrap().is_none());

@@ -11,12 +11,19 @@ pub(crate) struct Memory {
     pub bytes: Vec<u8>,
     /// Sectors that cannot be read.
     pub bad: Vec<u64>,
+    /// What reading them gives.
+    pub errno: i32,
 }
 
 impl Memory {
     /// All zeros, all readable.
     pub(crate) fn new(nr_sectors: usize) -> Memory {
-        Memory { bytes: vec![0; nr_sectors * SECTOR], bad: Vec::new() }
+        Memory::of(vec![0; nr_sectors * SECTOR], &[])
+    }
+
+    /// These bytes, and these sectors with media errors.
+    pub(crate) fn of(bytes: Vec<u8>, bad: &[u64]) -> Memory {
+        Memory { bytes, bad: bad.to_vec(), errno: nix::libc::EIO }
     }
 }
 
@@ -25,7 +32,7 @@ impl Source for Memory {
         let failed =
             |errno| ReadError { pos, len: buf.len(), cause: std::io::Error::from_raw_os_error(errno) };
         if self.bad.iter().any(|bad| (pos..pos + buf.len() as u64).contains(&(bad * SECTOR as u64))) {
-            return Err(failed(nix::libc::EIO));
+            return Err(failed(self.errno));
         }
         let from = self.bytes.get(pos as usize..pos as usize + buf.len());
         buf.copy_from_slice(from.ok_or_else(|| failed(nix::libc::EINVAL))?);

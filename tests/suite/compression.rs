@@ -99,6 +99,9 @@ fn streams_behind_each_other_are_read_to_the_end() {
             assert_restored(&place, "packed");
         }
     }
+    shell_in(&place, "{ xz -1 -c piece.aa; head -c 64 /dev/zero; cat piece.a[b-e] | xz -1 -c; } > packed")
+        .ok();
+    assert_restored(&place, "packed");
     // Parts are put together before they are decompressed.
     shell_in(&place, "zstd -qc image | split -b 1M --numeric-suffixes=1 -a 3 - parts.").ok();
     for from in ["parts.001", "parts"] {
@@ -153,7 +156,9 @@ fn damaged_streams_are_refused_before_anything_is_written() {
         assert_eq!(std::fs::read(place.at("target")).unwrap(), b"old");
         shell_in(&place, "{ cat whole; echo something else; } > packed; $OURS -q -r -n packed")
             .exits(1)
-            .says(&format!("its {name} stream ends at byte {size:#x}, and what follows is neither"));
+            .says(&format!(
+                "its {name} stream ends before byte {size:#x}, and what follows is no part of it"
+            ));
     }
     // What is not an image stays none, however it is packed.
     shell_in(&place, "echo no image | gzip > packed; $OURS -q -r -n packed")

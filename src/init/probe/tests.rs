@@ -13,7 +13,7 @@ fn found(fields: &[(usize, &[u8])], bad: &[u64]) -> Found {
     for (at, field) in fields {
         bytes[*at..*at + field.len()].copy_from_slice(field);
     }
-    probe(&Memory { bytes, bad: bad.to_vec() }, None)
+    probe(&Memory::of(bytes, bad), None)
 }
 
 fn content(kind: Kind, label: &str, uuid: &str) -> Found {
@@ -115,7 +115,7 @@ fn a_backup_is_found_in_a_partition_longer_than_its_volume() {
         let mut bytes = vec![0xe5; nr_sectors * 512];
         let boot = boot_sector(512, 8, at as u64, -10);
         bytes[at * 512..at * 512 + 512].copy_from_slice(&boot);
-        probe(&Memory { bytes, bad: bad.to_vec() }, None)
+        probe(&Memory::of(bytes, bad), None)
     };
     let backup =
         Content { told_by: ToldBy::Backup, ..Content::new(Kind::Ntfs, String::new(), SERIAL.into()) };
@@ -130,8 +130,7 @@ fn a_backup_is_found_in_a_partition_longer_than_its_volume() {
 #[test]
 fn the_partition_type_tells_what_cannot_be_read() {
     let basic = Some(PartType::Mbr(7));
-    let unreadable =
-        |bad: &[u64], part_type| probe(&Memory { bytes: vec![0; 20 << 20], bad: bad.to_vec() }, part_type);
+    let unreadable = |bad: &[u64], part_type| probe(&Memory::of(vec![0; 20 << 20], bad), part_type);
     let by_type =
         Content { told_by: ToldBy::PartType, ..Content::new(Kind::Ntfs, String::new(), String::new()) };
     assert_eq!(unreadable(&[0, 2, 40_959], basic), Found::Content(by_type));
@@ -145,7 +144,7 @@ fn the_partition_type_tells_what_cannot_be_read() {
 fn a_part_of_a_dynamic_disk_is_no_volume() {
     let mut bytes = vec![0; 1 << 20];
     bytes[..512].copy_from_slice(&boot_sector(512, 8, 2047, -10));
-    let dynamic = probe(&Memory { bytes, bad: Vec::new() }, Some(PartType::Mbr(0x42)));
+    let dynamic = probe(&Memory::of(bytes, &[]), Some(PartType::Mbr(0x42)));
     assert_eq!(dynamic, Found::Content(Content::other("dynamic disk (LDM)")));
 }
 
@@ -158,14 +157,14 @@ fn only_zeros_are_blank() {
     // A disk whose table was wiped, and not what it told of.
     let mut bytes = vec![0; 4 << 20];
     bytes[(1 << 20) + 3] = b'N';
-    assert_eq!(probe(&Memory { bytes, bad: Vec::new() }, None), unknown, "in the first partition's place");
+    assert_eq!(probe(&Memory::of(bytes, &[]), None), unknown, "in the first partition's place");
 }
 
 #[test]
 fn nothing_is_told_from_unreadable() {
     assert_eq!(found(&[], &[]), Found::Nothing);
     assert_eq!(found(&[], &[0]), Found::Unreadable);
-    assert_eq!(probe(&Memory { bytes: Vec::new(), bad: Vec::new() }, None), Found::Nothing);
+    assert_eq!(probe(&Memory::new(0), None), Found::Nothing);
     let mbr: [(usize, &[u8]); 3] = [(450, &[7]), (458, &[1]), (510, &[0x55, 0xaa])];
     assert_eq!(found(&mbr, &[]), Found::Content(Content::other("partition table")));
 }

@@ -77,7 +77,7 @@ pub enum DecodeError {
         program: &'static str,
     },
     /// Something else follows.
-    #[error("its {format} stream ends at byte {at:#x}, and what follows is neither a part of it nor zeros")]
+    #[error("its {format} stream ends before byte {at:#x}, and what follows is no part of it")]
     Follows {
         /// Name of the format.
         format: &'static str,
@@ -175,12 +175,13 @@ impl<R: Read + Send + 'static> Streams<R> {
                     return Ok(Stage::Within(format, decoder(format, input)?));
                 }
                 _ if first.is_empty() => return Ok(Stage::Over),
+                _ if first.starts_with(&[0]) => skip_zeros(&mut input)?,
                 _ if self.may_skip() && is_skippable(first) => self.skip_frame(&mut input)?,
                 _ if self.format.is_some_and(|format| format.magic().starts_with(first)) => {
                     let at = at + first.len() as u64;
                     return Err(DecodeError::CutOff { format: self.name(), at, begins: 0 }.into());
                 }
-                _ => return self.see_padding(&mut input, at).map(|()| Stage::Over),
+                _ => return Err(DecodeError::Follows { format: self.name(), at }.into()),
             }
         }
     }
@@ -204,19 +205,18 @@ impl<R: Read + Send + 'static> Streams<R> {
         }
         Ok(())
     }
+}
 
-    /// Behind the last stream may be zeros, as tapes and devices add them.
-    fn see_padding(&self, input: &mut Input<R>, at: u64) -> io::Result<()> {
-        loop {
-            let rest = input.fill_buf()?;
-            let len = rest.len();
-            if rest.iter().any(|byte| *byte != 0) {
-                return Err(DecodeError::Follows { format: self.name(), at }.into());
-            }
-            if len == 0 {
-                return Ok(());
-            }
-            input.consume(len);
+/// Behind the last stream may be zeros, as tapes and devices add them; xz allows them between streams, so they may lie
+/// between all.
+fn skip_zeros<R: Read>(input: &mut Input<R>) -> io::Result<()> {
+    loop {
+        let rest = input.buffered()?;
+        let nr_zeros = rest.iter().take_while(|byte| **byte == 0).count();
+        let is_over = nr_zeros < rest.len() || rest.is_empty();
+        input.consume(nr_zeros);
+        if is_over {
+            return Ok(());
         }
     }
 }

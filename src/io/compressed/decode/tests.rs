@@ -135,7 +135,7 @@ fn something_else_behind_a_stream_is_refused() {
     let end = gzip(b"abc").len();
     assert_eq!(
         error,
-        format!("its gzip stream ends at byte {end:#x}, and what follows is neither a part of it nor zeros")
+        format!("its gzip stream ends before byte {end:#x}, and what follows is no part of it")
     );
     assert!(decode(&[gzip(b"abc"), lz4(b"def")].concat()).is_err());
 }
@@ -160,4 +160,32 @@ fn windows_have_a_limit() {
         "its zstd stream needs a window of more than 128 MiB at byte 0x0: \
          decompress it with 'zstd -dc --long=31 IMAGE | ntfsrescue --restore-image -'"
     );
+}
+
+/// `for i in $(seq 40); do echo "line $i of the content"; done | head -c 300 | xz -9 --check=crc32`: no encoder of xz is at
+/// hand.
+const XZ: &[u8] = b"\
+    \xfd\x37\x7a\x58\x5a\x00\x00\x01\x69\x22\xde\x36\x02\x00\x21\x01\x1c\x00\x00\x00\x10\xcf\x58\xcc\
+    \xe0\x01\x2b\x00\x3e\x5d\x00\x36\x1a\x4a\x1f\x08\xa0\x2b\xb1\x6d\x06\x9d\xf8\xb2\xa5\xac\xa7\x49\
+    \x9a\x53\x24\xb2\x5a\xd2\x22\x33\x15\x9a\xa6\x4c\x64\x4e\x4e\x61\x9d\xea\xc0\x61\xd7\x04\x49\x68\
+    \x43\x84\x36\x6b\xde\xe7\x05\x40\x5f\x21\x69\xb2\x76\x80\x2e\xba\x28\x19\xb2\x5c\x00\x00\x00\x00\
+    \xf3\x2e\x32\xd5\x00\x01\x56\xac\x02\x00\x00\x00\x2b\x85\x5c\x06\x3e\x30\x0d\x8b\x02\x00\x00\x00\
+    \x00\x01\x59\x5a";
+
+#[test]
+fn damage_to_xz_is_told_too() {
+    let content: String = (1..40).map(|i| format!("line {i} of the content\n")).collect();
+    let content = &content.as_bytes()[..300];
+    assert_eq!(decode(XZ).unwrap(), content);
+    assert_eq!(decode(&[XZ, &[0; 8], XZ].concat()).unwrap(), [content, content].concat());
+    for (at, bit) in (6..XZ.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut damaged = XZ.to_vec();
+        damaged[at] ^= 1 << bit;
+        let error = decode(&damaged).unwrap_err().to_string();
+        assert!(error.contains("its xz stream is "), "byte {at}, bit {bit}: {error}");
+    }
+    for len in 6..XZ.len() {
+        let error = decode(&XZ[..len]).unwrap_err();
+        assert_eq!(error.to_string(), format!("its xz stream is cut off at byte {len:#x}"));
+    }
 }
