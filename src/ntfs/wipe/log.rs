@@ -71,7 +71,7 @@ pub fn wipe_page(bytes: &mut [u8], wiped: &mut Wiped) {
     };
     let mut torn_off = 0;
     let _torn = through_fixups(bytes, &fixups, &mut torn_off, |bytes| {
-        let area = if is_restart { restart_area(bytes) } else { None };
+        let area = if is_restart { restart_area(bytes, &fixups.array()) } else { None };
         let mut kept = [0..header, fixups.array(), area.unwrap_or(header..header)];
         kept.sort_unstable_by_key(|kept| kept.start);
         wiped.values += zero_between(bytes, 0, &kept);
@@ -80,11 +80,13 @@ pub fn wipe_page(bytes: &mut [u8], wiped: &mut Wiped) {
     wiped.values += torn_off;
 }
 
-/// Where the area of a restart page lies whose fixups are applied.
-fn restart_area(page: &[u8]) -> Option<Range<usize>> {
+/// Where the area of a restart page lies whose fixups are applied. None where its fields would be among those.
+fn restart_area(page: &[u8], fixups: &Range<usize>) -> Option<Range<usize>> {
     let (header, _) = RestartPage::ref_from_prefix(page).ok()?;
     let start = usize::from(header.area_offset.get());
     let (area, _) = RestartArea::ref_from_prefix(page.get(start..)?).ok()?;
+    let overlaps = start < fixups.end && fixups.start < start + size_of::<RestartArea>();
+    (!overlaps).then_some(())?;
     Some(start..start + usize::from(area.len.get()).clamp(size_of::<RestartArea>(), MAX_AREA))
 }
 
@@ -123,6 +125,17 @@ mod tests {
         wipe_page(&mut bytes, &mut Wiped::default());
         assert_eq!(bytes[64..124], before[64..124]);
         assert!(bytes[30..64].iter().chain(&bytes[124..200]).all(|byte| *byte == 0));
+    }
+
+    /// Found by fuzzing: its length was a word that the fixups had put there.
+    #[test]
+    fn an_area_among_the_fixups_is_none() {
+        let mut bytes = page(b"RSTR", 30);
+        (bytes[24], bytes[25]) = (24, 0);
+        wipe_page(&mut bytes, &mut Wiped::default());
+        let first = bytes.clone();
+        wipe_page(&mut bytes, &mut Wiped::default());
+        assert!(bytes == first && bytes[48..510].iter().all(|byte| *byte == 0));
     }
 
     #[test]
