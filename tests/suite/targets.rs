@@ -5,11 +5,12 @@
 //! under the name of a finished file, no boot sector on a device. And where there is a map the same command, once the fault
 //! is gone, goes on to the result of a run that never had one.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::edit::Editor;
-use crate::tools::{Loop, Said, assert_same, ours, run, text};
+use crate::tools::{Loop, Said, noise, ours, run, shell, text, unmount};
 use crate::volumes::{Place, fill, mkntfs};
 
 /// Bytes of the volume.
@@ -82,12 +83,12 @@ impl Bench {
             .current_dir(self.at("")))
     }
 
-    /// Runs a job in which the `n`th of these calls on any of these files fails in this way. None if there were less.
-    fn failing(&self, args: &str, calls: &str, fault: &str, n: u32, files: &[String]) -> Option<Said> {
+    /// Runs a job in which some of these calls on any of these files fail; `fault` says how, and which. None if none did.
+    fn failing(&self, args: &str, calls: &str, fault: &str, files: &[String]) -> Option<Said> {
         let log = self.at("log");
         let mut command = Command::new("strace");
         command.args(["-f", "-q", "-q", "-o", text(&log), "-e", &format!("trace={calls}")]);
-        command.args(["-e", &format!("inject={calls}:{fault}:when={n}")]);
+        command.args(["-e", &format!("inject={calls}:{fault}")]);
         for file in files {
             command.arg("-P").arg(if file.starts_with('/') { file.into() } else { self.at(file) });
         }
@@ -96,6 +97,25 @@ impl Bench {
         let told = std::fs::read_to_string(&log).unwrap();
         std::fs::remove_file(log).unwrap();
         told.contains("(INJECTED)").then_some(said)
+    }
+
+    /// What lies on a device is the image in this file, or holds all that the clone in it holds.
+    #[track_caller]
+    fn assert_same_use(&self, device: &Path, copy: &Path) {
+        let (found, wanted) = (std::fs::read(device).unwrap(), std::fs::read(copy).unwrap());
+        let found = &found[..wanted.len()];
+        let differing: Vec<_> = (found.chunks(4096).zip(wanted.chunks(4096)).enumerate())
+            .filter(|(_, (found, wanted))| found != wanted && wanted.iter().any(|byte| *byte != 0))
+            .map(|(cluster, _)| cluster)
+            .collect();
+        assert_eq!(differing, [0; 0], "stretches of 4096 bytes that differ");
+    }
+
+    /// The next run is the first one; there may be no map.
+    fn forget_map(&self) {
+        for name in ["map", "map.alt", "map.plan"] {
+            let _absent = std::fs::remove_file(self.at(name));
+        }
     }
 
     fn clear(&self) {
@@ -159,8 +179,8 @@ fn every_write_fails(errors_of: impl Fn(u32) -> Vec<(&'static str, &'static str)
         'writes: loop {
             for (error, words) in errors_of(n) {
                 let what = format!("{}: write {n} fails with {error}", form.args);
-                let fault = format!("error={error}");
-                let Some(said) = bench.failing(form.args, WRITES, &fault, n, &bench.targets) else {
+                let fault = format!("error={error}:when={n}");
+                let Some(said) = bench.failing(form.args, WRITES, &fault, &bench.targets) else {
                     bench.clear();
                     break 'writes;
                 };
@@ -206,8 +226,8 @@ fn every_sync_length_and_name_may_fail() {
             loop {
                 let error = errors[n as usize % errors.len()];
                 let what = format!("{}: {calls} {n} fails with {error}", form.args);
-                let fault = format!("error={error}");
-                let Some(said) = bench.failing(form.args, calls, &fault, n, &[]) else {
+                let fault = format!("error={error}:when={n}");
+                let Some(said) = bench.failing(form.args, calls, &fault, &[]) else {
                     bench.clear();
                     break;
                 };
@@ -243,8 +263,10 @@ fn every_read_of_what_was_written_may_fail() {
     ] {
         let healthy = bench.healthy(form.args);
         let (mut n, mut nr_told) = (1, 0);
-        while let Some(said) = bench.failing(form.args, "pread64,read", "error=EIO", n, &bench.targets) {
-            let what = format!("{}: read {n} of the target fails", form.args);
+        while let Some(said) =
+            bench.failing(form.args, "pread64,read", &format!("error=EIO:when={n}+"), &bench.targets)
+        {
+            let what = format!("{}: read {n} of the target fails, and all after it", form.args);
             let told = format!("{what}: status {}\n{}\n{}", said.status, said.stdout, said.stderr);
             n += 1;
             if said.status == 0 {
@@ -279,7 +301,9 @@ fn every_write_beside_a_target_may_fail() {
     let healthy: Vec<_> = healthy.into_iter().filter(|(name, _)| name.starts_with("target")).collect();
     for file in ["map", "map.alt", "map.plan", "report", "domain"] {
         let mut n = 1;
-        while let Some(said) = bench.failing(args, WRITES, "error=ENOSPC", n, &[file.to_owned()]) {
+        while let Some(said) =
+            bench.failing(args, WRITES, &format!("error=ENOSPC:when={n}"), &[file.to_owned()])
+        {
             let what = format!("write {n} of {file} fails");
             let told = format!("{what}: status {}\n{}\n{}", said.status, said.stdout, said.stderr);
             assert!([1, 7].contains(&said.status), "{told}");
@@ -299,65 +323,225 @@ fn every_write_beside_a_target_may_fail() {
     }
 }
 
+/// What a device held before: an old volume's boot sectors, and noise.
+fn write_old_volume(bench: &Bench, device: &str) {
+    let good = std::fs::read(bench.at("volume")).unwrap();
+    let mut old = noise(8, good.len());
+    for at in [0, good.len() - 512] {
+        old[at..at + 512].copy_from_slice(&good[at..at + 512]);
+    }
+    let mut file = File::options().write(true).open(device).unwrap();
+    file.write_all(&old).unwrap();
+    file.sync_all().unwrap();
+}
+
 /// On a device: no boot sector is there but that of a whole copy.
 #[test]
 fn every_write_to_a_device_may_fail() {
     let bench = Bench::new();
-    std::fs::File::create(bench.at("disk")).unwrap().set_len(SIZE).unwrap();
+    File::create(bench.at("disk")).unwrap().set_len(SIZE).unwrap();
     let disk = Loop::attach(&bench.at("disk"), 512);
     let name = text(&disk.0).to_owned();
-    ours(["-q", "-o", text(&bench.at("wanted")), text(&bench.at("volume"))]).ok();
-    for args in [
-        "-O DISK volume",
-        "-r -O DISK image",
-        "--rescue -O DISK volume",
-        "--map map --map-interval 0 -O DISK volume",
+    for form in [
+        form("-O DISK volume", 1),
+        form("-r -O DISK image", 1),
+        form("--rescue -O DISK volume", 7),
+        form("--map map --map-interval 0 -O DISK volume", 7),
     ] {
-        let args = args.replace("DISK", &name);
+        let args = form.args.replace("DISK", &name);
+        write_old_volume(&bench, &name);
+        bench.ours(&args).ok();
+        let wanted = std::fs::read(&name).unwrap();
         for calls in [WRITES, "fsync,fdatasync"] {
             let mut n = 1;
             loop {
-                let _old = ["map", "map.alt", "map.plan"].map(|name| std::fs::remove_file(bench.at(name)));
-                std::fs::copy(bench.at("volume"), bench.at("before")).unwrap();
-                run(Command::new("dd")
-                    .args(["bs=1M", "conv=notrunc", "status=none"])
-                    .args([format!("if={}", text(&bench.at("before"))), format!("of={name}")]))
-                .ok();
+                bench.forget_map();
+                write_old_volume(&bench, &name);
                 let (error, words) = ERRORS[n as usize % 3];
-                let fault = format!("error={error}");
-                let Some(said) = bench.failing(&args, calls, &fault, n, std::slice::from_ref(&name)) else {
+                let fault = format!("error={error}:when={n}");
+                let Some(said) = bench.failing(&args, calls, &fault, std::slice::from_ref(&name)) else {
                     break;
                 };
                 let told = format!("{args}: {n} of {calls}: status {}\n{}", said.status, said.stdout);
-                assert_eq!(
-                    said.status,
-                    if args.contains("-r -O") || args.starts_with("-O") { 1 } else { 7 },
-                    "{told}"
-                );
-                assert!(said.stdout.contains(words) && said.stdout.contains(&name), "{told}");
-                assert!(
-                    said.stdout.contains("is unfinished and holds no usable copy") || args.contains("--map"),
-                    "{told}"
-                );
+                assert_eq!(said.status, form.status, "{told}");
+                let message = said.stdout.lines().find(|line| line.starts_with("ERROR: ")).expect(&told);
+                assert!(message.contains(words) && message.contains(&name), "{told}");
+                assert!(said.stdout.contains("WARNING: "), "{told}");
+                // Until the first write succeeds the old one is there, until the last the new one is not.
                 let is_old = n == 1 && calls == WRITES;
-                let editor = Editor::open(&bench.at("volume"));
-                let disk = std::fs::read(&name).unwrap();
-                for pos in [0, editor.total_sectors * 512] {
-                    let start = &disk[pos as usize..pos as usize + 512];
-                    let is_none = start.iter().all(|byte| *byte == 0);
-                    assert!(
-                        is_none || is_old || said.stdout.contains("boot sector") || calls != WRITES,
-                        "{told}: {pos:#x}"
-                    );
-                }
+                let start = &std::fs::read(&name).unwrap()[..512];
+                let is_last = calls != WRITES && start == &wanted[..512];
+                assert!(is_old || is_last || start.iter().all(|byte| *byte == 0), "{told}");
                 if args.contains("--map") {
                     bench.ours(&args).ok();
-                    assert_same(Path::new(&name), &bench.at("wanted"));
+                    assert!(std::fs::read(&name).unwrap() == wanted, "{told}: goes on to something else");
                 }
                 n += 1;
             }
             println!("{args}: {} of {calls}", n - 1);
             assert!(n > 2, "{args}: too few of {calls}");
+        }
+        bench.forget_map();
+    }
+}
+
+/// A disk that is smaller than it says: a loop device over a file with holes, for which its file system has no room.
+/// The kernel tells of it when the data leaves the page cache, at a write or only at a sync.
+#[test]
+fn a_disk_that_is_smaller_than_it_says() {
+    let bench = Bench::new();
+    let point = bench.at("small");
+    std::fs::create_dir(&point).unwrap();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&point)).ok();
+    let _mounted = Unmounts(point.clone());
+    for form in [
+        form("-O DISK volume", 1),
+        form("-r -O DISK image", 1),
+        form("-s -O DISK volume", 1),
+        form("--rescue -O DISK volume", 7),
+        form("--map map --map-interval 0 -O DISK volume", 7),
+        form("--map map --map-interval 0 -s -O DISK volume", 7),
+    ] {
+        let file = point.join("disk");
+        File::create(&file).unwrap().set_len(2 * SIZE).unwrap();
+        for direct in [true, false] {
+            let disk = match direct {
+                true => Loop::attach(&file, 512),
+                false => Loop::attach_part(&file, 0, 2 * SIZE),
+            };
+            let args = form.args.replace("DISK", text(&disk.0));
+            let said = bench.ours(&args).exits(form.status);
+            let message = said.stdout.lines().find(|line| line.starts_with("ERROR: ")).unwrap();
+            assert!(message.contains(text(&disk.0)) && message.contains("(os error "), "{args}: {message}");
+            let start = std::fs::read(&disk.0).unwrap_or_default();
+            let is_volume = start.get(3..7) == Some(b"NTFS");
+            assert!(!is_volume, "{args}: a boot sector");
+            if args.contains("--map") {
+                // It gets the room that it said it had.
+                run(Command::new("mount").args(["-o", "remount,size=16m"]).arg(&point)).ok();
+                bench.ours(&args).ok();
+                let healthy = bench.at("healthy");
+                let (_, job) = form.args.split_once("--map-interval 0 ").unwrap();
+                bench.ours(&job.replace("DISK", text(&healthy))).ok();
+                bench.assert_same_use(&disk.0, &healthy);
+                bench.forget_map();
+            }
+            drop(disk);
+            File::create(&file).unwrap().set_len(2 * SIZE).unwrap();
+            run(Command::new("mount").args(["-o", "remount,size=1m"]).arg(&point)).ok();
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+/// A file system that is unmounted when dropped.
+struct Unmounts(PathBuf);
+
+impl Drop for Unmounts {
+    fn drop(&mut self) {
+        unmount(&self.0);
+    }
+}
+
+/// A limit on the length of files cuts writes short, at any byte; the next one is refused.
+#[test]
+fn short_writes() {
+    let bench = Bench::new();
+    for form in FORMS.iter().filter(|form| !form.args.contains("--split")) {
+        let healthy = bench.healthy(form.args);
+        let (_, whole) = healthy.iter().find(|(name, _)| name == "target").unwrap();
+        let mut nr_cut = 0;
+        // KiB; the plan beside the target has some, and is no target.
+        let len = whole.len() >> 10;
+        for limit in (16..len).step_by(len.div_ceil(40)) {
+            let what = format!("{}: {limit} KiB", form.args);
+            let line = format!(
+                "cd {}; trap '' XFSZ; ulimit -f {limit}; $OURS -q {}",
+                text(&bench.at("")),
+                form.args
+            );
+            let said = shell(&line);
+            let told = format!("{what}: status {}\n{}", said.status, said.stdout);
+            let message = said.stdout.lines().find(|line| line.starts_with("ERROR: ")).expect(&told);
+            assert_eq!(said.status, form.status, "{told}");
+            assert!(
+                message.contains("File too large (os error 27)") && message.contains("'target"),
+                "{told}"
+            );
+            bench.assert_not_taken_for_whole(form, &healthy, &what);
+            nr_cut += 1;
+        }
+        println!("{}: {nr_cut} limits", form.args);
+        assert!(nr_cut > 10);
+    }
+}
+
+/// An image that comes through a pipe and ends too early, at any byte of it.
+#[test]
+fn pipes_that_end_early() {
+    let bench = Bench::new();
+    let whole = std::fs::read(bench.at("image")).unwrap();
+    File::create(bench.at("disk")).unwrap().set_len(SIZE).unwrap();
+    let disk = Loop::attach(&bench.at("disk"), 512);
+    bench.ours("-s --no-checksum -o plain volume").ok();
+    let image_len = std::fs::metadata(bench.at("plain")).unwrap().len() as usize;
+    let mut lens: Vec<_> = (0..whole.len()).step_by(60_013).collect();
+    lens.extend([1, 49, 55, 56, 57, image_len - 1, image_len + 1, whole.len() - 1]);
+    for len in lens {
+        for target in ["-o target", "-O target", "-o -", &format!("-O {}", text(&disk.0))] {
+            let line = format!(
+                "cd {}; head -c {len} image | ($OURS -q -r {target} - > out || exit 9)",
+                text(&bench.at(""))
+            );
+            let said = shell(&line).exits(9);
+            // Where the data goes to the standard output, what is said goes to the other.
+            let told = match target {
+                "-o -" => said.stderr,
+                _ => std::fs::read_to_string(bench.at("out")).unwrap(),
+            };
+            let message = told.lines().find(|line| line.starts_with("ERROR: ")).expect(&told);
+            assert!(message.contains("cut off") && message.contains("byte"), "{len}: {target}: {told}");
+            let start = match target {
+                "-o -" => continue,
+                "-o target" => {
+                    assert!(!bench.at("target").exists(), "{len}");
+                    std::fs::read(bench.at("target.part"))
+                }
+                "-O target" => std::fs::read(bench.at("target")),
+                _ => std::fs::read(&disk.0),
+            };
+            assert!(start.unwrap_or_default().iter().take(512).all(|byte| *byte == 0), "{len}: {target}");
+            for name in ["target", "target.part", "out"] {
+                let _absent = std::fs::remove_file(bench.at(name));
+            }
+        }
+    }
+}
+
+/// A reader of the copy that goes away, at any byte.
+#[test]
+fn pipes_that_are_closed_early() {
+    let bench = Bench::new();
+    for args in
+        ["-o - volume", "-s -o - volume", "-s --checksum -o - volume", "-m -s -o - volume", "-r -o - image"]
+    {
+        let line = |rest: &str| {
+            format!(
+                "cd {}; (code=0; $OURS {args} 2> said || code=$?; echo $code > status) | {rest}",
+                text(&bench.at(""))
+            )
+        };
+        let len: usize = shell(&line("wc -c")).ok().stdout.trim().parse().unwrap();
+        // What fits into the pipe is written before anybody can know.
+        for read in (0..len.saturating_sub(200 << 10)).step_by(90_001) {
+            shell(&line(&format!("head -c {read} > /dev/null"))).ok();
+            let [status, said] =
+                ["status", "said"].map(|name| std::fs::read_to_string(bench.at(name)).unwrap());
+            assert_ne!(status.trim(), "0", "{args}: {read} of {len}\n{said}");
+            let is_told = status.trim() == "1"
+                && said.contains("Broken pipe (os error 32)")
+                && said.contains("at byte 0x");
+            assert!(is_told || status.trim() == "141", "{args}: {read} of {len}: {status}{said}");
         }
     }
 }
