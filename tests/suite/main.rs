@@ -45,6 +45,7 @@ mod refusals;
 mod rescue;
 mod scene;
 mod serial;
+mod sinks;
 mod states;
 mod stick;
 mod targets;
